@@ -1,0 +1,42 @@
+"""A Quart backend for Plotly Dash whose websocket ends with the login session.
+
+::
+
+    from dash import Dash
+    from quart_auth import QuartAuth
+    from dash_quart_ws import QuartBackend
+
+    app = Dash(__name__, backend=QuartBackend(), websocket_callbacks=True)
+    server = app.server
+    QuartAuth(server)
+"""
+
+from __future__ import annotations
+
+from .backend import QuartBackend
+from .config import Config
+from .connections.connection import Connection
+from .connections.receipt import Pending, Receipt
+from .exceptions import BrokerError, ConfigurationError, DashQuartWsError, NotConnected
+from .extension import current_session
+from .sessions.guard import safe_next
+from .sessions.sessions import Session
+from .wire.close import CloseCode
+
+__version__ = "0.1.0.dev0"
+
+__all__ = [
+    "BrokerError",
+    "CloseCode",
+    "Config",
+    "ConfigurationError",
+    "Connection",
+    "DashQuartWsError",
+    "NotConnected",
+    "Pending",
+    "QuartBackend",
+    "Receipt",
+    "Session",
+    "current_session",
+    "safe_next",
+]

@@ -1,0 +1,159 @@
+"""The servers' private names, all of them: transports, permessage-deflate, the shutdown event.
+
+ASGI offers no way to reset a connection whose client does not read, to decline permessage-deflate, or to learn that the
+server is going down. Each function here finds its way by the shape of the server's own objects, and answers False or
+None when they have none of it (granian's are not Python's; a middleware may have wrapped `send`): then the caller falls
+back to what ASGI offers.
+
+Tried with hypercorn 0.18 (HTTP/1.1 and HTTP/2), uvicorn 0.54 (its three websocket implementations) and granian 2.8.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import struct
+import threading
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from types import FrameType
+
+logger = logging.getLogger("dash_quart_ws.servers")
+
+LINGER_RESET = struct.pack("ii", 1, 0)
+"""SO_LINGER on, zero seconds: closing sends RST and throws away what is still buffered."""
+
+
+def _stream(send: Any) -> Any:
+    """The server's object for one websocket: hypercorn's `WSStream`, one of uvicorn's protocols; None if hidden."""
+    return getattr(send, "__self__", None)
+
+
+def transport_of(send: Any) -> asyncio.Transport | None:
+    """The TCP transport below an ASGI `send`, when this connection has one to itself (not on HTTP/2)."""
+    stream = _stream(send)
+    if isinstance(transport := getattr(stream, "transport", None), asyncio.Transport):  # uvicorn
+        return transport
+    protocol = getattr(getattr(stream, "send", None), "__self__", None)  # hypercorn: WSStream -> H11Protocol
+    if protocol is None or hasattr(protocol, "streams"):  # H2Protocol: the transport is shared
+        return None
+    writer = getattr(getattr(getattr(protocol, "send", None), "__self__", None), "writer", None)  # -> TCPServer
+    transport = getattr(writer, "transport", None)
+    return transport if isinstance(transport, asyncio.Transport) else None
+
+
+def reset(send: Any) -> Awaitable[None] | bool:
+    """Take a connection down now, whatever its client does. False: this server gives us no means.
+
+    HTTP/1.1: RST, which discards all that was buffered for the client, here and in the kernel. HTTP/2: only the stream
+    is reset, because other requests share the TCP connection; the awaitable that is returned sends RST_STREAM.
+    """
+    transport = transport_of(send)
+    if transport is not None:
+        connection = transport.get_extra_info("socket")
+        if connection is not None:
+            with contextlib.suppress(OSError):  # closed already
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
+        transport.abort()
+        return True
+    protocol = getattr(getattr(_stream(send), "send", None), "__self__", None)
+    if hasattr(protocol, "streams") and hasattr(protocol, "stream_buffers"):
+        return _reset_stream(protocol, _stream(send))
+    return False
+
+
+async def _reset_stream(protocol: Any, stream: Any) -> None:
+    from h2.errors import ErrorCodes
+    from h2.exceptions import ProtocolError
+
+    buffer = protocol.stream_buffers.get(stream.stream_id)
+    if buffer is not None:
+        await buffer.close()  # whoever waits for room in it goes on, and what it held is gone
+    with contextlib.suppress(ProtocolError):  # the peer has reset it first
+        protocol.connection.reset_stream(stream.stream_id, error_code=ErrorCodes.CANCEL)
+    await protocol._close_stream(stream.stream_id)
+    await protocol._flush()
+
+
+def limit_unread(send: Any, seconds: float) -> None:
+    """Let the kernel drop the connection when the client takes nothing for this long (TCP_USER_TIMEOUT, RFC 5482).
+
+    It goes on counting when the server has closed its end while the client has left the last bytes unread.
+    """
+    transport = transport_of(send)
+    connection = transport.get_extra_info("socket") if transport is not None else None
+    if connection is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+        with contextlib.suppress(OSError):  # not TCP (a unix socket), or closed already
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
+
+
+def decline_compression(send: Any) -> bool:
+    """Before accept: do not negotiate permessage-deflate (RFC 7692). False where that cannot be switched off from here."""
+    stream = _stream(send)
+    if hasattr(handshake := getattr(stream, "handshake", None), "extensions"):  # hypercorn
+        handshake.extensions = None  # type: ignore[union-attr]
+        return True
+    if hasattr(stream, "response") and hasattr(connection := getattr(stream, "conn", None), "extensions"):
+        connection.extensions = []  # type: ignore[union-attr]  # uvicorn, websockets-sansio: negotiated already
+        stream.response.headers.pop("Sec-WebSocket-Extensions", None)
+        return True
+    if isinstance(getattr(stream, "available_extensions", None), list):  # uvicorn, websockets
+        stream.available_extensions = []
+        return True
+    config = getattr(stream, "config", None)
+    return getattr(config, "ws_per_message_deflate", None) is False
+
+
+def shutdown_of(send: Any) -> Callable[[], Awaitable[None]] | None:
+    """A function that waits until this worker process is going down; None where the server does not say (or does it all)."""
+    context = getattr(_stream(send), "context", None)
+    event = getattr(context, "terminated", None)
+    return event.wait if hasattr(event, "wait") else None
+
+
+def chain_sigterm(send: Any, begin_drain: Callable[[], None]) -> None:
+    """In a hypercorn worker process: let SIGTERM begin a drain instead of ending the process at once.
+
+    hypercorn's workers have no handler of their own: they learn of a shutdown from their parent, which may also send
+    them SIGTERM (when the first worker has gone), as systemd does to the whole group. `begin_drain` runs on the event
+    loop. Nothing is done where the server handles SIGTERM itself, or outside the main thread.
+    """
+    context = getattr(_stream(send), "context", None)
+    terminate = getattr(context, "terminate", None)
+    if terminate is None or threading.current_thread() is not threading.main_thread():
+        return
+    if multiprocessing.parent_process() is None or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        return
+    loop = asyncio.get_running_loop()
+
+    def drain() -> None:
+        begin_drain()
+        # The same graceful way out that hypercorn takes when its parent asks for it.
+        terminate._event.set()
+
+    def on_sigterm(_signal: int, _frame: FrameType | None) -> None:
+        if loop.is_closed():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        loop.call_soon_threadsafe(drain)
+
+    signal.signal(signal.SIGTERM, on_sigterm)
+    logger.debug("SIGTERM in worker process %d closes its connections first", os.getpid())
+
+
+def worker_count() -> int | None:
+    """How many worker processes serve this app, where the server lets us see it; None where it does not."""
+    options = getattr(multiprocessing.current_process(), "_kwargs", {})
+    workers = getattr(options.get("config"), "workers", None)  # a child of hypercorn, or of uvicorn
+    if isinstance(workers, int):
+        return workers
+    concurrency = os.environ.get("WEB_CONCURRENCY", "")
+    return int(concurrency) if concurrency.isdigit() else None

@@ -1,0 +1,484 @@
+"""`QuartBackend`: Dash's backend interface, and the wiring of everything below it.
+
+The story of one callback over the websocket:
+
+1. The browser opens `<prefix>_dash-ws-callback`. Quart routes it to `QuartBackend._websocket`, which asks
+   `sessions.handshake` whether to accept: origin, hooks, session.
+2. `connections.connection` reads a text frame; `wire.codec` makes messages of it.
+3. `wire.protocol` says what each message means in the connection's state: a callback request is to be run.
+4. `callbacks.run` prepares it as Dash does, and calls the user's function: on the event loop, or in the pool.
+5. Its outcome is a message; `connections.writer` queues it, `wire.codec` makes a frame of all that waits, and
+   `connections.asgi` hands it to the server.
+
+Over HTTP the same function is reached through `_dash-update-component`: `sessions.guard`, then step 4.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast, overload
+
+from quart import Quart, Response, current_app, jsonify, request, websocket
+from werkzeug.exceptions import HTTPException
+
+from . import _servers
+from ._dash import (
+    FirstContact,
+    QuartDashServer,
+    RequestAdapter,
+    app_context,
+    callback_url,
+    get_hooks,
+    is_own_first_request,
+    websocket_options,
+)
+from .callbacks.pool import Pool
+from .callbacks.run import Runner
+from .callbacks.websocket import props_payload
+from .config import Config
+from .connections.asgi import SCOPE_KEY, Socket
+from .connections.connection import Connection
+from .connections.receipt import Pending, Receipt
+from .exceptions import ConfigurationError
+from .extension import Extension
+from .sessions import handshake
+from .sessions.guard import OPEN_RULES, Guard
+from .sessions.sessions import Session, receipt_of
+from .wire.close import SUBPROTOCOL, CloseCode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from dash import Dash
+
+logger = logging.getLogger("dash_quart_ws")
+security = logging.getLogger("dash_quart_ws.security")
+
+Hook = TypeVar("Hook", bound="Callable[..., Any]")
+
+
+class _Backend(QuartDashServer):
+    """Holds `__init__`: `QuartBackend.__new__` gives back other things than instances, and type checkers believe the
+    nearer of the two.
+    """
+
+    options: ClassVar[Config] = Config()
+    _given_server: ClassVar[Quart | None] = None
+
+    def __init__(self, server: Quart) -> None:
+        super().__init__(server)
+        self.request_adapter = RequestAdapter
+        self.session_end_hooks: list[Callable[..., Any]] = []
+        self._connect_hooks: list[Callable[..., Any]] = []
+        self._disconnect_hooks: list[Callable[..., Any]] = []
+        self._first_requests: list[Callable[..., Any]] = []
+        self._debug_pages = False
+
+
+class QuartBackend(_Backend):
+    """A Dash backend on Quart whose websocket belongs to a quart-auth session.
+
+    `Dash(backend=QuartBackend())`, with options or without, or `Dash(backend=QuartBackend)`. Called with options it
+    gives a configured class, which is what `dash.Dash` takes; called with a Quart app, as Dash does, an instance.
+
+    Args:
+        server: an existing Quart app to serve on.
+        **options: the fields of `dash_quart_ws.Config`.
+
+    Raises:
+        ConfigurationError: an option is unknown or cannot work; the message says what to do.
+    """
+
+    @overload
+    def __new__(cls, server: Quart, /) -> QuartBackend: ...
+
+    @overload
+    def __new__(cls, *, server: Quart | None = None, **options: Any) -> type[QuartBackend]: ...
+
+    def __new__(cls, *args: Any, server: Quart | None = None, **options: Any) -> Any:
+        if args:
+            if options or server is not None or len(args) > 1 or not isinstance(args[0], Quart):
+                raise ConfigurationError("QuartBackend takes keyword options; an existing Quart app is server=app")
+            return super().__new__(cls)
+        if server is not None and not isinstance(server, Quart):
+            raise ConfigurationError(f"server= takes a Quart app, not {type(server).__name__}")
+        fields = {"options": Config.of(**options), "_given_server": server}
+        return type(cls.__name__, (cls,), {**fields, "__module__": cls.__module__, "__doc__": cls.__doc__})
+
+    @staticmethod
+    def of(app: Dash) -> QuartBackend:
+        """`app.backend`, with its own type.
+
+        Raises:
+            TypeError: the app has another backend.
+        """
+        backend = app.backend
+        if not isinstance(backend, QuartBackend):
+            raise TypeError(f"this Dash app's backend is {type(backend).__name__}: give it backend=QuartBackend()")
+        return backend
+
+    # ------------------------------------------------------------------------- Dash's interface: an app is set up
+
+    @classmethod
+    def create_app(cls, name: str = "__main__", config: dict[str, Any] | None = None) -> Quart:
+        """The server that Dash serves on: the one given as `server=`, else a new one."""
+        if cls._given_server is not None:
+            return cls._given_server
+        server: Quart = super().create_app(name, config)
+        return server
+
+    def before_request(self, func: Callable[[], Any]) -> None:
+        """Dash's own functions for the first request are kept for the first contact; others run before each request."""
+        if is_own_first_request(func):
+            self._first_requests.append(func)
+        else:
+            super().before_request(func)
+
+    def setup_backend(self, dash_app: Dash) -> None:
+        """Dash has decided about the server and the prefix: everything that belongs to them is made here."""
+        self._app = dash_app
+        self._prefix: str = dash_app.config.routes_pathname_prefix
+        self._socket_path = f"{self._prefix}_dash-ws-callback"
+        dash_options = websocket_options(dash_app)
+        self._allowed_origins = handshake.parse_allowed(dash_options.allowed_origins)
+        self._extension = Extension.attach(self.server, self)
+        self._sessions = self._extension.sessions
+        self._guard = Guard(self.server, self._sessions, self.options, self._extension.page_endpoints)
+        self._threads = self.options.callback_threads or dash_options.max_workers
+        self._pool: Pool | None = None
+        self._runner = Runner(dash_app, self.pool, self._sessions)
+        RequestAdapter.websocket_paths[self._socket_path] = callback_url(dash_app)
+
+    async def first_contact(self) -> None:
+        """Run what Dash wants to run before its first request, as nobody. Called once; again if it raised."""
+        before = FirstContact(self._app)
+        app_context.set(self._app)
+        try:
+            async with self.server.test_request_context(self._prefix):
+                for function in self._first_requests:
+                    await self.server.ensure_async(function)()
+        except BaseException:
+            before.undo()
+            raise
+
+    def pool(self) -> Pool:
+        """The threads for this app's synchronous callbacks."""
+        if self._pool is None:
+            self._pool = Pool(
+                self.get_callback_executor(self._threads),
+                threads=self._threads,
+                share=self.options.callback_threads_per_user,
+            )
+        return self._pool
+
+    def add_url_rule(
+        self,
+        rule: str,
+        view_func: Callable[..., Any],
+        endpoint: str | None = None,
+        methods: list[str] | None = None,
+    ) -> None:
+        """Register one of Dash's rules: behind the login, unless it is on the short list of those that are open."""
+        name = rule.removeprefix(self._prefix)
+        health = self._app.config.health_endpoint
+        if name in ("", "<path:path>"):
+            view_func = self._guard.page(endpoint or rule, view_func)
+        elif name not in OPEN_RULES and not (health is not None and name == health):
+            view_func = self._guard.data(view_func)
+        super().add_url_rule(rule, view_func, endpoint, methods)
+
+    def register_callback_api_routes(self, callback_api_paths: dict[str, Callable[..., Any]]) -> None:
+        """Dash's `api_endpoint` callbacks: POST, behind the login, synchronous ones in a thread."""
+        for path, handler in callback_api_paths.items():
+            self.server.add_url_rule(
+                path if path.startswith("/") else f"/{path}",
+                endpoint=f"dash_callback_api_{self._prefix}{path}",
+                view_func=self._guard.data(_api_view(handler)),
+                methods=["POST"],
+            )
+
+    def serve_callback(self, dash_app: Dash) -> Callable[[], Any]:
+        """The view behind `_dash-update-component`."""
+        del dash_app
+
+        async def dispatch() -> Response:
+            return await self._runner.over_http()
+
+        # The name under which CSRF protection of a Quart app exempts Dash's callbacks.
+        dispatch.__module__, dispatch.__qualname__ = "dash.dash", "dispatch"
+        return dispatch
+
+    def register_prune_error_handler(self, secret: str, prune_errors: bool) -> None:
+        """In debug mode, show Dash's traceback page for exceptions of this app's own routes; leave all else alone."""
+        self.error_handling_mode = "prune" if prune_errors else "raise"
+
+        @self.server.errorhandler(Exception)
+        async def debug_page(error: Exception) -> Any:
+            if isinstance(error, HTTPException):
+                return error
+            if not request or not request.path.startswith(self._prefix):
+                raise error
+            logger.error("exception on %s", request.path, exc_info=error)
+            return Response(self._get_traceback(secret, error), status=500, content_type="text/html")
+
+    # ------------------------------------------------------------------------------------------ one websocket
+
+    def serve_websocket_callback(self, dash_app: Dash) -> None:
+        """Register Dash's websocket path."""
+        del dash_app
+        self._extension.add_socket_path(self._socket_path)
+        self.server.add_websocket(self._socket_path, endpoint=self._socket_path, view_func=self._websocket)
+
+    async def _websocket(self) -> Response | None:
+        """One websocket, from the handshake until nothing of it is left."""
+        socket = cast("Socket", cast("Any", websocket).scope[SCOPE_KEY])
+        self._extension.watch_shutdown(socket)
+        try:
+            async with asyncio.timeout(self.options.handshake_timeout):
+                verdict = await handshake.admit(
+                    cast("Any", websocket),
+                    config=self.options,
+                    sessions=self._sessions,
+                    allowed=self._allowed_origins,
+                    hooks=get_hooks("websocket_connect"),
+                )
+        except TimeoutError:
+            logger.warning("a handshake took longer than %g s", self.options.handshake_timeout)
+            return Response("the handshake took too long", 503, content_type="text/plain")
+        if isinstance(verdict, handshake.Forbidden):
+            return Response(verdict.reason, 403, content_type="text/plain")
+        socket.bridge = SUBPROTOCOL in websocket.requested_subprotocols
+        if not self.options.compression and not _servers.decline_compression(socket.server_send):
+            self._extension.warn_once("this server cannot be kept from negotiating permessage-deflate; see the docs")
+        await websocket.accept(subprotocol=SUBPROTOCOL if socket.bridge else None)
+        if isinstance(verdict, handshake.Refused):
+            security.info(
+                "refuse code=%d reason=%.64r remote=%s", verdict.code, verdict.reason, websocket.remote_addr
+            )
+            await socket.dismiss(verdict.code, verdict.reason, timeout=self.options.close_timeout)
+            return None
+        await self._serve(socket, verdict)
+        return None
+
+    async def _serve(self, socket: Socket, admitted: handshake.Admitted) -> None:
+        session = admitted.session
+        connection = Connection(
+            socket,
+            self.options,
+            user=None if session is None else session.user,
+            session=session,
+            bound_to=admitted.sessions,
+            remote=websocket.remote_addr,
+            path=self._socket_path,
+        )
+        # From the hub's `add` on a revocation finds this connection; one that came before it is found by looking again.
+        self._extension.hub.add(connection)
+        too_late = handshake.look_again(self._sessions, admitted)
+        if too_late is not None:
+            connection.end(too_late.code, too_late.reason)
+        else:
+            self._opened(connection, admitted)
+        hooks = get_hooks("websocket_message")
+        await connection.serve(self._runner.over_websocket, _screen_with(hooks) if hooks else None)
+
+    def _opened(self, connection: Connection, admitted: handshake.Admitted) -> None:
+        security.info(
+            "connect user=%.64r session=%s connection=%s remote=%s",
+            connection.user, getattr(connection.session, "id", None), connection.id, connection.remote,
+        )  # fmt: skip
+        connection.gone.append(self._closed)
+        self._sessions.watch(connection, admitted.sessions)
+        for hook in self._connect_hooks:
+            self._extension.call_hook(hook, connection)
+
+    def _closed(self, connection: Connection) -> None:
+        security.info(
+            "close user=%.64r session=%s connection=%s code=%s reason=%.64r",
+            connection.user, getattr(connection.session, "id", None), connection.id,
+            connection.close_code, connection.close_reason,
+        )  # fmt: skip
+        for hook in self._disconnect_hooks:
+            self._extension.call_hook(hook, connection, connection.close_reason)
+
+    # ----------------------------------------------------------------------------------- what the app may do
+
+    def connections(
+        self, *, user: str | None = None, session: Session | str | None = None, topic: str | None = None
+    ) -> tuple[Connection, ...]:
+        """The open connections of this app in this process, the oldest first; all, or a user's, session's or topic's."""
+        if user is session is topic is None:
+            found = self._extension.hub.all()
+        else:
+            found = self._find(user=user, session=session, topic=topic)
+        return tuple(connection for connection in found if connection.path == self._socket_path)
+
+    def revoke(
+        self,
+        *,
+        session: Session | str | None = None,
+        user: str | None = None,
+        all: bool = False,
+        keep: Session | str | Iterable[Session | str] | None = None,
+        reason: str = "",
+    ) -> Pending[Receipt]:
+        """End sessions, now: their tokens are nobody from here on, and their connections are closed (ASVS 7.4.1-7.4.5).
+
+        The work is done when this returns; await it, or ask for `.result()` in a thread, for the receipt. It may be
+        called on the event loop, in a thread, and by a callback of the very session, which is cancelled last.
+
+        Args:
+            session: one session, or its id.
+            user: every session that this user has begun before now. A later login is not affected.
+            all: everybody's.
+            keep: sessions to spare: `keep=current_session()` is "sign out everywhere else".
+            reason: why, in at most 123 bytes: the client, the hooks and the log get it.
+
+        Raises:
+            TypeError: not exactly one of `session`, `user` and `all` was given.
+        """
+        return self._sessions.revoke(session=session, user=user, all=all, keep=keep, reason=reason)
+
+    def close(
+        self,
+        *,
+        connection: Connection | str | None = None,
+        session: Session | str | None = None,
+        user: str | None = None,
+        topic: str | None = None,
+        all: bool = False,
+        reason: str = "",
+        reconnect: bool = False,
+    ) -> Pending[Receipt]:
+        """Close connections of this app, and leave their sessions as they are.
+
+        The work is done when this returns, as with `revoke`.
+
+        Args:
+            connection: one connection, or its id.
+            session: those of one session, or of its id.
+            user: those of one user.
+            topic: those that are subscribed to a topic.
+            all: all of them.
+            reason: why, in at most 123 bytes: the client and the log get it.
+            reconnect: whether the clients should come back by themselves (4100), or not (4500).
+
+        Raises:
+            TypeError: not exactly one of the targets was given.
+        """
+        code = CloseCode.CLOSED_BY_APP_RETRY if reconnect else CloseCode.CLOSED_BY_APP
+
+        def act() -> Pending[Receipt]:
+            found = self._find(connection=connection, session=session, user=user, topic=topic, all=all)
+            own = [one for one in found if one.path == self._socket_path and not one.ended]
+            return receipt_of([one.end(code, reason or "closed") for one in own])
+
+        return self._sessions.in_loop(act)
+
+    def set_props(
+        self,
+        id: str | Mapping[str, Any],
+        props: Mapping[str, Any],
+        *,
+        user: str | None = None,
+        session: Session | str | None = None,
+        connection: Connection | str | None = None,
+        topic: str | None = None,
+        all: bool = False,
+    ) -> Pending[int]:
+        """Push: set properties of a component in every tab of these connections, now, from anywhere.
+
+        The message is encoded once. It is queued when this returns; awaiting it gives the number of connections.
+
+        Args:
+            id: the component's id, also a dict.
+            props: property name -> value, as a callback would return them; also `Patch`.
+            user: whose connections.
+            session: the connections of one session, or of its id.
+            connection: one connection, or its id.
+            topic: the connections that are subscribed to a topic.
+            all: every connection of this app.
+
+        Raises:
+            TypeError: not exactly one of the targets was given, or a value cannot be made JSON.
+        """
+        payload = props_payload(id, props)
+
+        def act() -> int:
+            found = self._find(connection=connection, session=session, user=user, topic=topic, all=all)
+            own = [one for one in found if one.path == self._socket_path]
+            for one in own:
+                one.push(payload)
+            return len(own)
+
+        pending: Pending[int] = Pending()
+        pending.resolve(self._sessions.in_loop(act))
+        return pending
+
+    def subscribe(self, target: Connection | Session, topic: str) -> None:
+        """Subscribe a connection to a topic until it ends, or a session while it has a connection here."""
+        hub = self._extension.hub
+        if isinstance(target, Session):
+            self._sessions.in_loop(lambda: hub.subscribe_session(target.id, topic))
+        else:
+            self._sessions.in_loop(lambda: hub.subscribe([target], topic))
+
+    def unsubscribe(self, target: Connection | Session, topic: str) -> None:
+        """Take a connection, or a session, off a topic."""
+        hub = self._extension.hub
+        if isinstance(target, Session):
+            self._sessions.in_loop(lambda: hub.unsubscribe_session(target.id, topic))
+        else:
+            self._sessions.in_loop(lambda: hub.unsubscribe([target], topic))
+
+    def on_connect(self, hook: Hook) -> Hook:
+        """Decorator: call `hook(connection)` when a connection of this app has opened; async, or in a thread."""
+        self._connect_hooks.append(hook)
+        return hook
+
+    def on_disconnect(self, hook: Hook) -> Hook:
+        """Decorator: call `hook(connection, reason)` once when a connection of this app has ended."""
+        self._disconnect_hooks.append(hook)
+        return hook
+
+    def on_session_end(self, hook: Hook) -> Hook:
+        """Decorator: call `hook(session, reason)` once when a session that is known here has ended."""
+        self.session_end_hooks.append(hook)
+        return hook
+
+    def _find(
+        self,
+        *,
+        connection: Connection | str | None = None,
+        session: Session | str | None = None,
+        user: str | None = None,
+        topic: str | None = None,
+        all: bool = False,
+    ) -> tuple[Connection, ...]:
+        given = [target for target in (connection, session, user, topic) if target is not None]
+        if len(given) + all != 1:
+            raise TypeError("give exactly one of connection=, session=, user=, topic=, all=True")
+        hub = self._extension.hub
+        if connection is not None:
+            found = hub.by_id(connection if isinstance(connection, str) else connection.id)
+            return () if found is None else (found,)
+        if session is not None:
+            return hub.of_session(session if isinstance(session, str) else session.id)
+        if user is not None:
+            return hub.of_user(user)
+        return hub.of_topic(topic) if topic is not None else hub.all()
+
+
+def _api_view(handler: Callable[..., Any]) -> Callable[[], Any]:
+    async def api() -> Response:
+        arguments = await request.get_json()
+        return jsonify(await current_app.ensure_async(handler)(**(arguments or {})))
+
+    return api
+
+
+def _screen_with(hooks: list[Callable[..., Any]]) -> Callable[[dict[str, Any]], Any]:
+    async def screen(message: dict[str, Any]) -> tuple[int, str] | None:
+        return await handshake.screen(hooks, websocket, message, refusal="Message rejected")
+
+    return screen

@@ -1,0 +1,1 @@
+"""What crosses processes, and survives a restart? Revocations, behind one interface."""

@@ -1,0 +1,147 @@
+"""The default broker: a SQLite file for one worker process. It remembers; it is not a bus."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import logging
+import sqlite3
+import threading
+import time
+from pathlib import Path
+
+from ..exceptions import BrokerError
+from .base import Broker, Ending, Revocation, Scope
+
+logger = logging.getLogger("dash_quart_ws.broker")
+
+BUSY_TIMEOUT = 5.0
+"""Seconds that a write waits for another process's lock on the file."""
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS revocation (
+    id INTEGER PRIMARY KEY, scope TEXT NOT NULL, subject TEXT NOT NULL, position INTEGER NOT NULL,
+    expires REAL NOT NULL, ending TEXT NOT NULL, keep TEXT NOT NULL, user TEXT
+);
+CREATE INDEX IF NOT EXISTS revocation_expires ON revocation (expires);
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+"""
+
+
+class EmbeddedBroker(Broker):
+    """Revocations in a SQLite file (write-ahead log, fsync on each write), or in memory only.
+
+    Writes happen on one thread of its own, in order, so that a slow disk never holds up the event loop. Where the file
+    cannot be opened the broker says so once, and goes on in memory: revocations then last as long as the process.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        # An empty store begins at the clock's milliseconds, so that positions do not go back when a store was lost.
+        self._position = int(time.time() * 1000)
+        self._thread: concurrent.futures.ThreadPoolExecutor | None = None
+        self._database: sqlite3.Connection | None = None
+
+    @classmethod
+    def from_url(cls, url: str | None, folder: Path) -> EmbeddedBroker:
+        """A broker for the `broker` option; without one, a file in `folder`."""
+        if url is None:
+            return cls(folder / "dash-quart-ws.sqlite3")
+        return cls(None) if url.startswith("memory:") else cls(Path("/" + url.removeprefix("sqlite:///").lstrip("/")))
+
+    def load(self) -> list[Revocation]:
+        if self._path is not None and self._thread is None:
+            self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="dash-quart-ws-broker")
+            try:
+                return self._thread.submit(self._open, self._path).result()
+            except (OSError, sqlite3.Error) as error:
+                logger.warning(
+                    "cannot keep revocations in %s (%s): they last only as long as this process. Make the folder "
+                    "writable, or give broker='sqlite:///absolute/path'",
+                    self._path, error,
+                )  # fmt: skip
+                self._thread.shutdown()
+                self._thread, self._path = None, None
+        return []
+
+    def _open(self, path: Path) -> list[Revocation]:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        database = sqlite3.connect(path, timeout=BUSY_TIMEOUT)
+        try:
+            database.execute("PRAGMA journal_mode=WAL")
+            database.execute("PRAGMA synchronous=FULL")
+            database.executescript(SCHEMA)
+            with database:
+                database.execute("DELETE FROM revocation WHERE expires < ?", (time.time(),))
+            rows = database.execute(
+                "SELECT scope, subject, position, expires, ending, keep, user FROM revocation ORDER BY id"
+            ).fetchall()
+            stored = database.execute("SELECT value FROM meta WHERE name = 'position'").fetchone()
+        except BaseException:
+            database.close()
+            raise
+        self._database = database
+        if stored is not None:
+            self.observe(stored[0])
+        return [
+            Revocation(Scope(scope), subject, position, expires, Ending(ending), tuple(json.loads(keep)), user)
+            for scope, subject, position, expires, ending, keep, user in rows
+        ]
+
+    def next_position(self) -> int:
+        with self._lock:
+            self._position += 1
+            return self._position
+
+    @property
+    def last_position(self) -> int:
+        return self._position
+
+    async def position(self) -> int:
+        return self._position
+
+    def observe(self, position: int) -> None:
+        with self._lock:
+            self._position = max(self._position, position)
+
+    def append(self, revocation: Revocation) -> concurrent.futures.Future[None]:
+        if self._thread is None:
+            stored: concurrent.futures.Future[None] = concurrent.futures.Future()
+            stored.set_result(None)
+            return stored
+        return self._thread.submit(self._write, revocation)
+
+    def _write(self, revocation: Revocation) -> None:
+        if self._database is None:  # pragma: no cover - the thread outlives neither
+            raise BrokerError("the broker is closed")
+        try:
+            with self._database as transaction:
+                transaction.execute(
+                    "INSERT INTO revocation (scope, subject, position, expires, ending, keep, user)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        revocation.scope, revocation.subject, revocation.position, revocation.expires,
+                        revocation.ending, json.dumps(revocation.keep), revocation.user,
+                    ),
+                )  # fmt: skip
+                transaction.execute(
+                    "INSERT INTO meta VALUES ('position', ?)"
+                    " ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)",
+                    (revocation.position,),
+                )
+        except sqlite3.Error as error:
+            logger.exception("a revocation (%s) is not stored: it holds until this process ends", revocation.scope)
+            raise BrokerError(f"the revocation could not be stored: {error}") from error
+
+    def close(self) -> None:
+        if self._thread is not None:
+            self._thread.submit(self._close).result()
+            self._thread.shutdown()
+            self._thread = None
+
+    def _close(self) -> None:
+        if self._database is not None:
+            self._database.close()
+            self._database = None

@@ -1,0 +1,104 @@
+"""One Dash callback, on the loop or in the pool: over the websocket its outcome is a message, over HTTP a response.
+
+Async callbacks run as tasks on the event loop, synchronous ones in a thread of the pool, whichever way they came in:
+one that blocks delays nobody else. In both the callback sees the request or handshake that it belongs to: Quart's and
+quart-auth's context variables, and Dash's `ctx`.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from typing import TYPE_CHECKING, Any
+
+from dash.exceptions import PreventUpdate, WebsocketDisconnected
+from quart import abort, request
+
+from .._dash import callback_traceback, prepare, websocket_options
+from ..wire.close import CloseCode
+from ..wire.messages import CallbackFailed, CallbackRequest, CallbackResult, CallbackUnchanged, Outbound
+from .websocket import WebsocketCallback
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dash import Dash
+    from quart import Response
+
+    from .._dash import Prepared
+    from ..connections.connection import Connection
+    from ..sessions.sessions import Sessions
+    from .pool import Pool
+
+logger = logging.getLogger("dash_quart_ws.callbacks")
+
+
+class Runner:
+    """Runs the callbacks of one Dash app."""
+
+    def __init__(self, app: Dash, pool: Callable[[], Pool], sessions: Sessions) -> None:
+        self._app = app
+        self._pool = pool
+        self._sessions = sessions
+        self._options = websocket_options(app)
+
+    async def over_websocket(self, connection: Connection, request: CallbackRequest) -> Outbound:
+        """The outcome of one callback request. Runs in a task of the connection, in its handshake's context."""
+        ids = (request.request_id, request.renderer_id)
+        refusal = self._refusal(request.output)
+        if refusal is not None:
+            connection.complain(refusal)
+            return CallbackFailed(*ids, refusal)
+        if not self._sessions.may_run(connection):  # its end cancels this task
+            connection.end(CloseCode.SESSION_CHANGED, "the session has expired")
+            return CallbackUnchanged(*ids)
+        if connection.session is not None:
+            self._sessions.touch(connection.session)
+        user = f"user {connection.user}" if connection.user is not None else f"address {connection.remote}"
+        try:
+            prepared = prepare(self._app, request.payload, WebsocketCallback(connection, request.renderer_id))
+            data = await self._call(prepared, user)
+        except (PreventUpdate, WebsocketDisconnected):
+            return CallbackUnchanged(*ids)
+        except Exception as error:
+            return CallbackFailed(*ids, self._report(error, request.output, connection.id, request.request_id))
+        return CallbackResult(*ids, data)
+
+    async def over_http(self) -> Response:
+        """The response to a POST to `_dash-update-component`. What the callback raises is Quart's to handle."""
+        body = await request.get_json()
+        if not isinstance(body, dict) or not isinstance(body.get("output"), str):
+            abort(400, "a callback request is a JSON object with a string as its output")
+        session = self._sessions.current()
+        if self._sessions.has_left():
+            abort(401, "the session has ended")
+        prepared = prepare(self._app, body)
+        user = f"user {session.user}" if session is not None else f"address {request.remote_addr}"
+        data = await self._call(prepared, user)
+        if self._sessions.has_left():
+            abort(401, "the session has ended")
+        response: Response = prepared.context.dash_response.set_response(data=data)
+        return response
+
+    async def _call(self, prepared: Prepared, user: str) -> str:
+        if prepared.is_async:
+            return await prepared.call()  # type: ignore[misc]  # an async callback gives a coroutine
+        return str(await self._pool().run(user, prepared.call))
+
+    def _refusal(self, output: str) -> str | None:
+        """Why this callback cannot run over the websocket, in words for the browser; None if it can."""
+        spec: dict[str, Any] | None = self._app.callback_map.get(output)
+        if spec is None or "callback" not in spec:
+            return f"There is no callback for {output[:200]!r}"
+        if not self._options.everything and not spec.get("websocket"):
+            return f"The callback for {output[:200]!r} does not run over the websocket: give it websocket=True"
+        return None
+
+    def _report(self, error: Exception, output: str, connection_id: str, request_id: str) -> str:
+        """Log an exception under an id; what the browser may know of it is that id, and in debug mode the traceback."""
+        error_id = secrets.token_hex(4)
+        logger.error(
+            "callback %.64r failed error=%s connection=%s request=%s",
+            output, error_id, connection_id, request_id, exc_info=error,
+        )  # fmt: skip
+        return callback_traceback(self._app, error) or f"Callback failed (error {error_id})"

@@ -1,0 +1,98 @@
+"""What `ctx.websocket` is: the connection, as the callback that runs on it may use it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from dash.exceptions import WebsocketDisconnected
+
+from .._dash import DashWebsocketCallback, stringify_id, to_json
+from ..exceptions import NotConnected
+from ..wire.close import CloseCode
+from ..wire.messages import SetProps
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..connections.connection import Connection
+    from ..sessions.sessions import Session
+
+
+def props_payload(component_id: str | Mapping[str, Any], props: Mapping[str, Any]) -> str:
+    """The JSON of a `set_props` message's payload: made once, whoever it goes to."""
+    return str(to_json({"componentId": stringify_id(component_id), "props": dict(props)}))
+
+
+class WebsocketCallback(DashWebsocketCallback):
+    """`ctx.websocket`: what Dash documents (`set_prop`, `get_prop`, `is_shutdown`), and whose connection it is.
+
+    It works in async callbacks and in synchronous ones, which run in a thread.
+    """
+
+    def __init__(self, connection: Connection, renderer_id: str) -> None:
+        # Dash's own __init__ takes the queues of its own implementation: nothing of it is needed here.
+        self._connection = connection
+        self._renderer_id = renderer_id
+
+    @property
+    def connection(self) -> Connection:
+        """The connection that the callback came in on."""
+        return self._connection
+
+    @property
+    def user(self) -> str | None:
+        """The `auth_id` of the user whose session this is; None for nobody."""
+        return self._connection.user
+
+    @property
+    def session(self) -> Session | None:
+        """The session that the connection belongs to; None for nobody."""
+        session: Session | None = self._connection.session
+        return session
+
+    @property
+    def is_shutdown(self) -> bool:
+        """Whether the connection or its session is over: what the callback still does reaches nobody."""
+        return self._connection.ended
+
+    def set_prop_sync(self, component_id: str | Mapping[str, Any], prop_name: str, value: Any) -> None:
+        """Set one property in the tab that called, now. Never waits; `dash.set_props` uses this."""
+        if not self.is_shutdown:
+            self._connection.send(SetProps(self._renderer_id, props_payload(component_id, {prop_name: value})))
+
+    async def set_prop(self, component_id: str | Mapping[str, Any], prop_name: str, value: Any) -> None:
+        """The same, to be awaited."""
+        self.set_prop_sync(component_id, prop_name, value)
+
+    async def get_prop(self, component_id: str | Mapping[str, Any], prop_name: str, timeout: float = 30.0) -> Any:
+        """The property's value in the tab that called; None when the component or the property is not there.
+
+        Args:
+            component_id: a component's id, also a dict.
+            prop_name: one of its properties.
+            timeout: seconds to wait for the browser.
+
+        Raises:
+            WebsocketDisconnected: the connection ended first.
+            TimeoutError: the browser did not answer in time.
+        """
+        name = str(stringify_id(component_id))
+        try:
+            async with asyncio.timeout(timeout):
+                props = await self._connection.in_loop(self._connection.ask(self._renderer_id, name, (prop_name,)))
+        except NotConnected as error:
+            raise WebsocketDisconnected from error
+        except TimeoutError:
+            raise TimeoutError(f"the browser did not send {name}.{prop_name} within {timeout:g} s") from None
+        return props.get(prop_name)
+
+    def close(self, reason: str = "", *, reconnect: bool = False) -> None:
+        """End this connection, for all its tabs; this callback is cancelled with it.
+
+        Args:
+            reason: shown to the client, at most 123 bytes of it.
+            reconnect: whether the client should come back by itself.
+        """
+        code = CloseCode.CLOSED_BY_APP_RETRY if reconnect else CloseCode.CLOSED_BY_APP
+        self._connection.end_from_anywhere(code, reason)

@@ -1,0 +1,1 @@
+"""Who is here? The hub, and one socket's reader, writer and ordered teardown."""

@@ -1,0 +1,162 @@
+"""The ASGI side of one websocket: the one gate through which frames leave, and the way to close it for good."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any, cast
+
+from quart.asgi import ASGIWebsocketConnection
+
+from .. import _servers
+from ..wire import close
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, MutableSet
+
+    from quart import Quart
+
+SCOPE_KEY = "dash_quart_ws.socket"
+"""Where a websocket's ASGI scope holds its `Socket`."""
+
+
+class Disconnected(Exception):  # noqa: N818 - an event, not an error
+    """The client has gone, or the server has taken the connection away."""
+
+
+class Socket:
+    """One websocket as the ASGI server offers it, below Quart's per-message layers.
+
+    Reading it directly is what makes TCP push back on a client that floods: nothing here stores a message that nobody
+    has asked for, and every documented server stops reading when its own small buffer is full.
+    """
+
+    def __init__(self, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
+        self._receive = receive
+        self._send = send
+        self._closing = False
+        self._gone = asyncio.Event()
+        self.bridge = False
+
+    @property
+    def server_send(self) -> Callable[[Any], Awaitable[None]]:
+        """The server's own `send`, for `_servers`."""
+        return self._send
+
+    async def send(self, event: Any) -> None:
+        """The ASGI `send` that Quart is given: whatever comes after our close goes nowhere."""
+        if not self._closing:
+            await self._send(event)
+
+    async def receive(self) -> str | bytes:
+        """The next message.
+
+        Raises:
+            Disconnected: there is none, and there will be none.
+        """
+        while True:
+            event = await self._receive()
+            match event["type"]:
+                case "websocket.receive":
+                    text = event.get("text")
+                    return text if text is not None else cast("bytes", event["bytes"])
+                case "websocket.disconnect":
+                    self._closing = True
+                    self._gone.set()
+                    raise Disconnected
+
+    async def send_text(self, text: str) -> None:
+        """Hand one text frame to the server. After `close` has begun nothing is handed over.
+
+        Raises:
+            Disconnected: the client has gone.
+        """
+        if self._closing:
+            return
+        try:
+            await self._send({"type": "websocket.send", "text": text, "bytes": None})
+        except OSError as error:  # uvicorn's ClientDisconnected is one
+            raise Disconnected from error
+
+    async def close(self, code: int, reason: str, *, timeout: float) -> None:
+        """Say goodbye, then make sure: `timeout` seconds from now the transport is reset if it is still there.
+
+        Returns when the close frame has been handed over, or when the reset has made that pointless. A client that does
+        not read blocks the server's `send` for ever; the reset is what frees it.
+        """
+        self._closing = True
+        _servers.limit_unread(self._send, timeout)
+        loop = asyncio.get_running_loop()
+        gone = loop.create_task(self._close_frame(code, reason), name="close frame")
+        try:
+            await asyncio.wait({gone}, timeout=timeout)
+        finally:
+            if not gone.done():
+                gone.cancel()
+                await self.reset()
+            with contextlib.suppress(asyncio.CancelledError):
+                await gone
+
+    async def _close_frame(self, code: int, reason: str) -> None:
+        code = close.for_client(code, bridge=self.bridge)
+        # A server may raise whatever it likes about a client that has gone: there is nobody left to tell.
+        with contextlib.suppress(OSError, RuntimeError):
+            await self._send({"type": "websocket.close", "code": code, "reason": close.cut_reason(reason)})
+
+    async def see_off(self, *, timeout: float) -> bool:
+        """After `close`, while somebody else keeps reading: wait for the client to hang up, then reset the transport.
+
+        False when the client may still be there, because this server gives us no means to reset it.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                await self._gone.wait()
+        except TimeoutError:
+            return await self.reset()
+        # uvicorn says "disconnect" as soon as its own close frame is out, and then waits longer than we do.
+        transport = _servers.transport_of(self._send)
+        if transport is not None and not transport.is_closing():
+            asyncio.get_running_loop().call_later(timeout, _servers.reset, self._send)
+        return True
+
+    async def dismiss(self, code: int, reason: str, *, timeout: float) -> None:
+        """Close a connection that nobody reads, and see its client off; what the client still sends is dropped."""
+        await self.close(code, reason, timeout=timeout)
+        reader = asyncio.get_running_loop().create_task(self._drop_input(), name="dismissed")
+        try:
+            await self.see_off(timeout=timeout)
+        finally:
+            reader.cancel()
+            await asyncio.wait({reader})
+
+    async def _drop_input(self) -> None:
+        with contextlib.suppress(Disconnected):
+            while True:
+                await self.receive()
+
+    async def reset(self) -> bool:
+        """Drop the connection now, with all that is buffered for the client. False where the server has no means."""
+        done = _servers.reset(self._send)
+        if isinstance(done, bool):
+            return done
+        await done
+        return True
+
+
+def socket_class(previous: type[Any], paths: MutableSet[str]) -> type[Any]:
+    """A class for `Quart.asgi_websocket_class`: ours for these paths, the one that was there for all others."""
+
+    class DashWebsocketConnection(ASGIWebsocketConnection):
+        """Quart's ASGI websocket without its queue and its two tasks per connection."""
+
+        def __new__(cls, app: Quart, scope: Any) -> Any:
+            path = scope["path"].removeprefix(scope.get("root_path", ""))
+            return super().__new__(cls) if path in paths else previous(app, scope)
+
+        async def __call__(self, receive: Any, send: Any) -> None:
+            socket = Socket(receive, send)
+            cast("dict[str, Any]", self.scope)[SCOPE_KEY] = socket
+            websocket = self._create_websocket_from_scope(socket.send)
+            await self.handle_websocket(websocket, socket.send)
+
+    return DashWebsocketConnection

@@ -1,0 +1,349 @@
+"""One accepted websocket: its reader, its writer, the callbacks that it started, and its ordered teardown.
+
+The order in which a connection ends is a promise (SECURITY of the user guide has it in words):
+
+1. `end` is called, on the event loop, and does not wait for anything: the protocol is ended, so nothing that the client
+   sends means anything; the writer is stopped, so nothing more is handed to the server; the connection leaves the hub;
+   waiting `get_prop` calls are told; async callbacks are cancelled, and what threads return is dropped.
+2. The close frame is sent.
+3. After `close_timeout` the transport is reset, whatever the client does.
+
+Nothing above waits for a callback. Who ends a connection from one of its own callbacks is cancelled last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+import logging
+import secrets
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..exceptions import NotConnected
+from ..wire import codec, messages
+from ..wire.close import CloseCode
+from ..wire.protocol import Protocol as WireProtocol
+from ..wire.protocol import Resolve, Run, Send, State
+from .asgi import Disconnected, Socket
+from .receipt import Pending
+from .writer import Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from ..config import Config
+
+logger = logging.getLogger("dash_quart_ws.connection")
+
+COMPLAINTS_LOGGED = 10
+"""Bad messages of one connection that get a line in the log; the last line says that there will be no more."""
+
+
+class SessionLike(Protocol):
+    """What a connection needs to know of a session; `sessions.sessions.Session` is one."""
+
+    @property
+    def id(self) -> str:
+        """The session's public id."""
+        ...
+
+    @property
+    def users(self) -> frozenset[str]:
+        """Every id under which the session's user is known."""
+        ...
+
+
+class Connection:
+    """One accepted websocket. The app sees `id`, `user`, `session`, `since`, `remote` and `renderers`.
+
+    Everything else is for the package. All methods but `send` belong to the event loop.
+    """
+
+    def __init__(
+        self,
+        socket: Socket,
+        config: Config,
+        *,
+        user: str | None,
+        session: Any | None,
+        bound_to: tuple[SessionLike, ...],
+        remote: str | None,
+        path: str,
+    ) -> None:
+        self.id = secrets.token_hex(8)
+        self.user = user
+        """The user's `auth_id` as the singleton `QuartAuth` resolved it; None for nobody."""
+        self.session = session
+        """The `Session` of the singleton `QuartAuth`; None for nobody."""
+        self.since = dt.datetime.now(dt.UTC)
+        """When the connection was accepted, in UTC."""
+        self.remote = remote
+        """The client's address, as the server or its `ProxyFixMiddleware` gives it."""
+        self.path = path
+        """The websocket's path; it tells which Dash app of the server the connection belongs to."""
+        self.bound_to = bound_to
+        """The sessions of every `QuartAuth` extension of the server: the first one to end ends the connection."""
+        self._socket = socket
+        self._config = config
+        self._loop = asyncio.get_running_loop()
+        self._wire = WireProtocol()
+        self._writer = Writer(
+            socket.send_text,
+            max_bytes=config.outbound_bytes,
+            max_messages=config.outbound_messages,
+            keeps_order=socket.bridge,
+            on_overflow=self._overflow,
+        )
+        self._renderers: dict[str, None] = {}
+        self._tasks: dict[asyncio.Task[None], messages.CallbackRequest] = {}
+        self._questions: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self._complaints = 0
+        self._closing: asyncio.Task[None] | None = None
+        self._reader: asyncio.Task[Any] | None = None
+        self._abandoned = False
+        self._ended_at = 0.0
+        self.closed: Pending[float] = Pending()
+        """Resolved when the close frame is out, or the transport reset: milliseconds since `end`."""
+        self.gone: list[Callable[[Connection], None]] = []
+        """Called when the connection has ended, whoever ended it: once, before anything waits."""
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.id} user={self.user!r} remote={self.remote!r}{' ended' if self.ended else ''}>"
+
+    @property
+    def renderers(self) -> tuple[str, ...]:
+        """The tabs that have been heard of, by Dash's `rendererId`; the most recent one last."""
+        return tuple(self._renderers)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the connection is over, or about to be: nothing starts and nothing is sent any more."""
+        return self._wire.state is State.ENDED
+
+    @property
+    def close_code(self) -> int | None:
+        """Why it ended; None while it has not."""
+        return self._wire.close_code
+
+    @property
+    def close_reason(self) -> str:
+        """Why it ended, in words."""
+        return self._wire.close_reason
+
+    # ------------------------------------------------------------------------------------------- the way down
+
+    async def serve(
+        self,
+        run: Callable[[Connection, messages.CallbackRequest], Coroutine[Any, Any, messages.Outbound]],
+        screen: Callable[[dict[str, Any]], Coroutine[Any, Any, tuple[int, str] | None]] | None = None,
+    ) -> None:
+        """Read until the client has gone or the connection has been ended; leave nothing behind.
+
+        `run` makes an outcome of a callback request. `screen` sees each message before it counts, and answers with a
+        close code and a reason to end the connection, or None.
+        """
+        self._reader = asyncio.current_task()
+        try:
+            while True:
+                data = await self._socket.receive()
+                if self.ended:  # read on, so that the server can tell us that the client has hung up
+                    continue
+                if isinstance(data, bytes):
+                    self._do(Send(messages.Error("Bad message: a binary frame"), "a binary frame"), run)
+                    continue
+                for message, source in codec.decode(data):
+                    if screen is not None and source is not None and not self.ended:
+                        verdict = await screen(source)
+                        if verdict is not None:
+                            self.end(*verdict)
+                    action = self._wire.receive(message)  # nothing once ended, also if that happened meanwhile
+                    if action is not None:
+                        self._do(action, run)
+        except Disconnected:
+            self.end(CloseCode.GOING_AWAY, "the client has gone", silent=True)
+        except asyncio.CancelledError:
+            if self._abandoned:
+                return
+            # The server takes its tasks away: all that is left is to say so.
+            self.end(CloseCode.RESTART, "the server is going down")
+            raise
+        finally:
+            await self._finish()
+
+    def _do(
+        self,
+        action: Run | Resolve | Send,
+        run: Callable[[Connection, messages.CallbackRequest], Coroutine[Any, Any, messages.Outbound]],
+    ) -> None:
+        match action:
+            case Run(request):
+                self._remember(request.renderer_id)
+                task = self._loop.create_task(self._run(request, run), name=f"callback {request.output[:80]}")
+                self._tasks[task] = request
+                task.add_done_callback(self._task_done)
+            case Resolve(request_id, props):
+                question = self._questions.get(request_id)
+                if question is not None and not question.done():
+                    question.set_result(props)
+            case Send(message, complaint):
+                if complaint is not None:
+                    self.complain(complaint)
+                self.send(message)
+
+    async def _run(
+        self,
+        request: messages.CallbackRequest,
+        run: Callable[[Connection, messages.CallbackRequest], Coroutine[Any, Any, messages.Outbound]],
+    ) -> None:
+        if self.ended:  # between the request and the task's first step
+            return
+        logger.debug("run connection=%s request=%s output=%.64r", self.id, request.request_id, request.output)
+        try:
+            outcome = await run(self, request)
+        finally:
+            self._wire.finished(request)
+        logger.debug("sent connection=%s request=%s %s", self.id, request.request_id, type(outcome).__name__)
+        self.send(outcome)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(task, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a callback's task failed connection=%s", self.id, exc_info=error)
+
+    def _remember(self, renderer_id: str) -> None:
+        self._renderers.pop(renderer_id, None)
+        self._renderers[renderer_id] = None
+        if len(self._renderers) > self._config.renderers_per_connection:
+            del self._renderers[next(iter(self._renderers))]
+
+    def complain(self, complaint: str) -> None:
+        """One line in the log about something bad that the client sent; after a few of them, no more."""
+        self._complaints += 1
+        if self._complaints <= COMPLAINTS_LOGGED:
+            last = (
+                " (further ones of this connection are not logged)" if self._complaints == COMPLAINTS_LOGGED else ""
+            )
+            logger.warning("bad message connection=%s user=%.64r: %s%s", self.id, self.user, complaint, last)
+
+    # --------------------------------------------------------------------------------------------- the way up
+
+    def send(self, message: messages.Outbound) -> None:
+        """Queue one message. From the event loop or from a thread; never waits; nothing happens once ended."""
+        self.send_text(codec.encode(message), is_update=isinstance(message, messages.SetProps))
+
+    def send_text(self, text: str, *, is_update: bool) -> None:
+        """The same for a message that is text already. The one place where a thread hands over to the event loop."""
+        if self.ended:
+            return
+        if _is_running(self._loop):
+            self._writer.put(text, is_update=is_update)
+        else:
+            with contextlib.suppress(RuntimeError):  # the loop has closed: so has the connection
+                self._loop.call_soon_threadsafe(lambda: self._writer.put(text, is_update=is_update))
+
+    def push(self, payload: str) -> None:
+        """Set properties in every tab that has been heard of. `payload` is the JSON of a `SetProps`, encoded once."""
+        for renderer_id in self._renderers:
+            self.send(messages.SetProps(renderer_id, payload))
+
+    async def ask(self, renderer_id: str, component_id: str, properties: tuple[str, ...]) -> dict[str, Any]:
+        """Ask one tab for properties of a component; to be awaited on the event loop.
+
+        Raises:
+            NotConnected: the connection ends before the answer is there.
+        """
+        if self.ended:
+            raise NotConnected("the connection has ended")
+        question = messages.GetPropsRequest(secrets.token_hex(16), renderer_id, component_id, properties)
+        answer: asyncio.Future[dict[str, Any]] = self._loop.create_future()
+        self._questions[question.request_id] = answer
+        self._wire.ask(question)
+        self.send(question)
+        try:
+            return await answer
+        finally:
+            self._questions.pop(question.request_id, None)
+            self._wire.forget(question.request_id)
+
+    def in_loop(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """An awaitable for something that has to run on the connection's loop, for code that runs on another one."""
+        if _is_running(self._loop):
+            return coroutine
+        return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
+
+    # -------------------------------------------------------------------------------------------------- the end
+
+    def end(self, code: int, reason: str, *, silent: bool = False) -> Pending[float]:
+        """End the connection, now; only the close frame and the reset are left for later. The first reason stands.
+
+        `silent` sends no close frame: there is nobody to read it.
+        """
+        if not self._wire.end(code, reason):
+            return self.closed
+        self._ended_at = time.perf_counter()
+        self._writer.stop()
+        for callback in self.gone:
+            callback(self)
+        for question in self._questions.values():
+            if not question.done():
+                question.set_exception(NotConnected("the connection has ended"))
+        calling = asyncio.current_task()
+        for task in self._tasks:
+            if task is not calling:
+                task.cancel()
+        if calling in self._tasks:
+            # A callback that ends its own connection learns what that did before it is cancelled.
+            self.closed.when_delivered(lambda: self._loop.call_soon(self._cancel, calling))
+            self._loop.call_later(2 * self._config.close_timeout, self._cancel, calling)
+        if silent:
+            self.closed.resolve(0.0)
+        else:
+            self._closing = self._loop.create_task(self._close(code, reason), name="closing")
+        return self.closed
+
+    def end_from_anywhere(self, code: int, reason: str) -> None:
+        """The same, also from a thread; there it is done as soon as the event loop gets to it."""
+        if _is_running(self._loop):
+            self.end(code, reason)
+        else:
+            with contextlib.suppress(RuntimeError):  # the loop has closed: so has the connection
+                self._loop.call_soon_threadsafe(self.end, code, reason)
+
+    async def _close(self, code: int, reason: str) -> None:
+        try:
+            await self._socket.close(code, reason, timeout=self._config.close_timeout)
+        finally:
+            self.closed.resolve((time.perf_counter() - self._ended_at) * 1000)
+        if not await self._socket.see_off(timeout=self._config.close_timeout) and self._reader is not None:
+            self._abandoned = True
+            self._reader.cancel()
+
+    def _cancel(self, task: asyncio.Task[None] | None) -> None:
+        if task in self._tasks:
+            task.cancel()
+
+    async def _finish(self) -> None:
+        """After the last message: see the close frame out, the client off, and the callbacks to their end."""
+        if self._closing is not None:
+            await asyncio.wait({self._closing})
+        await self._writer.stopped()
+        if self._tasks:
+            _, alive = await asyncio.wait(self._tasks, timeout=self._config.cancel_timeout)
+            for task in alive:
+                logger.warning(
+                    "%s goes on %g s after it was cancelled connection=%s user=%.64r",
+                    task.get_name(), self._config.cancel_timeout, self.id, self.user,
+                )  # fmt: skip
+
+    def _overflow(self) -> None:
+        logger.warning("too slow a reader connection=%s user=%.64r", self.id, self.user)
+        self.end(CloseCode.TOO_SLOW, "too slow a reader")
+
+
+def _is_running(loop: asyncio.AbstractEventLoop) -> bool:
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False

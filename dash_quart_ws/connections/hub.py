@@ -1,0 +1,103 @@
+"""The connections of this worker process: by id, session, user and topic."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .connection import Connection
+
+
+class Hub:
+    """Who is here. Belongs to the event loop; nothing in it awaits, so what it says holds until the next await."""
+
+    def __init__(self) -> None:
+        self._connections: dict[str, Connection] = {}
+        self._by_session: dict[str, set[Connection]] = defaultdict(set)
+        self._by_user: dict[str, set[Connection]] = defaultdict(set)
+        self._by_topic: dict[str, set[Connection]] = defaultdict(set)
+        self._topics_of_session: dict[str, set[str]] = defaultdict(set)
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def add(self, connection: Connection) -> None:
+        """Take in a connection that was just accepted; it leaves by itself when it ends."""
+        self._connections[connection.id] = connection
+        for session in connection.bound_to:
+            self._by_session[session.id].add(connection)
+        for user in _users_of(connection):
+            self._by_user[user].add(connection)
+        if connection.session is not None:
+            for topic in self._topics_of_session.get(connection.session.id, ()):
+                self._by_topic[topic].add(connection)
+        connection.gone.append(self._remove)
+
+    def _remove(self, connection: Connection) -> None:
+        self._connections.pop(connection.id, None)
+        for session in connection.bound_to:
+            _discard(self._by_session, session.id, connection)
+        for user in _users_of(connection):
+            _discard(self._by_user, user, connection)
+        for topic in [topic for topic, members in self._by_topic.items() if connection in members]:
+            _discard(self._by_topic, topic, connection)
+        if connection.session is not None and connection.session.id not in self._by_session:
+            self._topics_of_session.pop(connection.session.id, None)
+
+    def all(self) -> tuple[Connection, ...]:
+        """Every connection, the oldest first."""
+        return tuple(self._connections.values())
+
+    def by_id(self, id: str) -> Connection | None:
+        """One connection by its public id."""
+        return self._connections.get(id)
+
+    def of_session(self, id: str) -> tuple[Connection, ...]:
+        """The connections that are bound to a session, of whichever `QuartAuth` extension."""
+        return tuple(self._by_session.get(id, ()))
+
+    def of_user(self, user: str) -> tuple[Connection, ...]:
+        """The connections of a user of the singleton `QuartAuth`."""
+        return tuple(self._by_user.get(user, ()))
+
+    def of_topic(self, topic: str) -> tuple[Connection, ...]:
+        """The connections that are subscribed to a topic."""
+        return tuple(self._by_topic.get(topic, ()))
+
+    def subscribe(self, connections: Iterable[Connection], topic: str) -> None:
+        """Subscribe connections to a topic, until they end."""
+        for connection in connections:
+            if not connection.ended:
+                self._by_topic[topic].add(connection)
+
+    def subscribe_session(self, id: str, topic: str) -> None:
+        """Subscribe a session: its connections of now, and those that it opens while it still has one."""
+        if id in self._by_session:
+            self._topics_of_session[id].add(topic)
+            self.subscribe(self._by_session[id], topic)
+
+    def unsubscribe(self, connections: Iterable[Connection], topic: str) -> None:
+        """Take connections off a topic."""
+        for connection in connections:
+            _discard(self._by_topic, topic, connection)
+
+    def unsubscribe_session(self, id: str, topic: str) -> None:
+        """Take a session off a topic."""
+        self._topics_of_session.get(id, set()).discard(topic)
+        self.unsubscribe(self.of_session(id), topic)
+
+
+def _users_of(connection: Connection) -> frozenset[str]:
+    """Every id under which `revoke(user=…)` may mean this connection: the token's and the user object's."""
+    return connection.session.users if connection.session is not None else frozenset()
+
+
+def _discard(index: dict[str, set[Connection]], key: str, connection: Connection) -> None:
+    members = index.get(key)
+    if members is not None:
+        members.discard(connection)
+        if not members:
+            del index[key]

@@ -1,0 +1,89 @@
+"""One connection's outbound queue: bounded, in order, and without a timer.
+
+The first message goes out at once. What arrives while a send is in progress waits, and goes out together in the next
+frame. An idle connection has no task here and wakes for nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+from ..wire.codec import Queued, join, take
+from .asgi import Disconnected
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+FRAME_BYTES = 256 * 1024
+"""Messages go together up to this size: enough to save frames, small enough for a client's own limit (1 MiB is usual)."""
+
+
+class Writer:
+    """Sends messages in the order of `put`; belongs to the event loop."""
+
+    def __init__(
+        self,
+        send: Callable[[str], Awaitable[None]],
+        *,
+        max_bytes: int,
+        max_messages: int,
+        keeps_order: bool,
+        on_overflow: Callable[[], None],
+    ) -> None:
+        self._send = send
+        self._max_bytes = max_bytes
+        self._max_messages = max_messages
+        self._keeps_order = keeps_order
+        self._on_overflow = on_overflow
+        self._queue: deque[Queued] = deque()
+        self._bytes = 0
+        self._flushing: asyncio.Task[None] | None = None
+        self._stopped = False
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Memory that waiting messages hold."""
+        return self._bytes
+
+    def put(self, text: str, *, is_update: bool = False) -> None:
+        """Send this after all that was put before. Beyond the bounds, `on_overflow` is called and nothing more is taken.
+
+        One message may be larger than the whole bound, if nothing else waits: a figure is as large as it is.
+        """
+        if self._stopped:
+            return
+        size = text.__sizeof__()
+        if self._queue and (self._bytes + size > self._max_bytes or len(self._queue) >= self._max_messages):
+            self.stop()
+            self._on_overflow()
+            return
+        self._queue.append(Queued(text, is_update))
+        self._bytes += size
+        if self._flushing is None:
+            self._flushing = asyncio.get_running_loop().create_task(self._flush(), name="writer")
+
+    def stop(self) -> None:
+        """Send nothing more, not even what waits. A frame that the server is about to take is beyond us."""
+        self._stopped = True
+        self._queue.clear()
+        self._bytes = 0
+        if self._flushing is not None and self._flushing is not asyncio.current_task():
+            self._flushing.cancel()
+
+    async def stopped(self) -> None:
+        """Wait until the task that sends, if there is one, has ended."""
+        if self._flushing is not None:
+            await asyncio.wait({self._flushing})
+
+    async def _flush(self) -> None:
+        try:
+            while self._queue:
+                taken = take(self._queue, frame_bytes=FRAME_BYTES, keeps_order=self._keeps_order)
+                self._bytes -= sum(queued.text.__sizeof__() for queued in taken)
+                await self._send(join(taken))
+        except Disconnected:
+            self.stop()  # the reader hears of it too, and ends the connection
+        finally:
+            self._flushing = None

@@ -1,0 +1,246 @@
+"""What all Dash apps on one Quart server share: the hub, the sessions, the broker, and the first contact.
+
+It is an extension in Quart's sense, in `server.extensions["dash_quart_ws"]`. It hangs on to the server in the documented
+ways only: signals, `before_serving` and `after_serving`, `teardown_request`, `asgi_websocket_class`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from quart import Response, after_this_request, current_app
+from quart.signals import request_started, websocket_started
+
+from . import _servers
+from .brokers.embedded import EmbeddedBroker
+from .config import SESSION_OPTIONS
+from .connections.asgi import socket_class
+from .connections.hub import Hub
+from .exceptions import ConfigurationError
+from .sessions.sessions import Session, Sessions
+from .wire.close import CloseCode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from quart import Quart
+
+    from .backend import QuartBackend
+    from .config import Config
+    from .connections.asgi import Socket
+
+logger = logging.getLogger("dash_quart_ws")
+
+NAME = "dash_quart_ws"
+
+
+class Extension:
+    """One for each Quart server, however many Dash apps it serves."""
+
+    def __init__(self, server: Quart, config: Config) -> None:
+        self.server = server
+        self.config = config
+        self.hub = Hub()
+        self.broker = EmbeddedBroker.from_url(config.broker, Path(server.instance_path))
+        self.sessions = Sessions(server, self.hub, self.broker, config)
+        self.sessions.on_end = self._session_ended
+        self.page_endpoints: set[str] = set()
+        self._backends: list[QuartBackend] = []
+        self._ready: set[QuartBackend] = set()
+        self._setting_up: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._watched: set[int] = set()
+        self._socket_paths: set[str] = set()
+        self._warned: set[str] = set()
+        server.asgi_websocket_class = socket_class(server.asgi_websocket_class, self._socket_paths)
+        request_started.connect(self._request_started, server)
+        websocket_started.connect(self._websocket_started, server)
+        server.teardown_request(self._request_ends)
+        server.before_serving(self._before_serving)
+        server.after_serving(self._after_serving)
+
+    @classmethod
+    def attach(cls, server: Quart, backend: QuartBackend) -> Extension:
+        """The server's extension, with one more app.
+
+        Raises:
+            ConfigurationError: the app's options contradict those of another app on this server.
+        """
+        extension: Extension | None = server.extensions.get(NAME)
+        if extension is None:
+            extension = server.extensions[NAME] = cls(server, backend.options)
+        for name in SESSION_OPTIONS:
+            if getattr(extension.config, name) != getattr(backend.options, name):
+                raise ConfigurationError(
+                    f"{name}= differs between two Dash apps on one Quart server, which share their sessions: "
+                    "give both the same"
+                )
+        extension._backends.append(backend)
+        return extension
+
+    def add_socket_path(self, path: str) -> None:
+        """Serve websockets on this path ourselves, below Quart's per-message layers."""
+        self._socket_paths.add(path)
+
+    # ------------------------------------------------------------------------------------------- first contact
+
+    async def contact(self) -> None:
+        """Somebody is here, over HTTP or a websocket: make sure that everything is set up, once.
+
+        Concurrent first contacts share one attempt, which goes on when the one that began it is cancelled. An attempt
+        that fails fails for those who waited for it; the next contact tries again.
+        """
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._loop = loop
+            self._setting_up = None
+            self.sessions.bind(loop)
+        if len(self._ready) == len(self._backends):
+            return
+        if self._setting_up is None:
+            # In a context of its own: nothing that is set up may see whose request happened to be the first.
+            self._setting_up = self.spawn(self._set_up(), name="first contact", context=contextvars.Context())
+        await asyncio.shield(self._setting_up)
+
+    async def _set_up(self) -> None:
+        try:
+            self.check()
+            self.sessions.start()
+            for backend in self._backends:
+                if backend not in self._ready:
+                    await backend.first_contact()
+                    self._ready.add(backend)
+        finally:
+            self._setting_up = None
+
+    def check(self) -> None:
+        """What has to be right before anybody is served.
+
+        Raises:
+            ConfigurationError: it is not; the message says what to do.
+        """
+        if self.sessions.active:
+            if not self.server.secret_key:
+                raise ConfigurationError(
+                    "sessions are signed with the server's secret_key, and there is none: set app.server.secret_key to a "
+                    "random value that all workers share"
+                )
+            return
+        if any(backend.options.login_required is True for backend in self._backends):
+            raise ConfigurationError(
+                "login_required=True, but the server has no QuartAuth: add QuartAuth(app.server), or leave the option out"
+            )
+        if any(backend.options.login_required == "auto" for backend in self._backends):
+            logger.warning(
+                "no QuartAuth on this server: everybody may see and call everything (login_required='auto')"
+            )
+
+    async def _before_serving(self) -> None:
+        self.check()
+        workers = _servers.worker_count()
+        if workers is not None and workers > 1:
+            logger.error(
+                "%d worker processes without a shared broker: a logout or a ban on one of them does not reach the sockets "
+                "on the others. Serve with one worker",
+                workers,
+            )
+
+    async def _after_serving(self) -> None:
+        self.drain()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        self.broker.close()
+
+    # --------------------------------------------------------------------------------------- around each request
+
+    async def _request_started(self, _server: Quart, **_: Any) -> None:
+        await self.contact()
+        self.sessions.arrive()
+        after_this_request(self._before_response)  # ahead of quart-auth, which writes its cookie after all of these
+
+    async def _websocket_started(self, _server: Quart, **_: Any) -> None:
+        await self.contact()
+        self.sessions.arrive()
+
+    async def _before_response(self, response: Response | None) -> Response | None:
+        await self.sessions.depart()
+        return response
+
+    async def _request_ends(self, _error: BaseException | None) -> None:
+        self.sessions.leave()
+
+    # ------------------------------------------------------------------------------------------------- shutdown
+
+    def watch_shutdown(self, socket: Socket) -> None:
+        """Learn from a connection's server when it is going down; its first connection is enough."""
+        wait = _servers.shutdown_of(socket.server_send)
+        owner = id(getattr(wait, "__self__", None))
+        if wait is None or owner in self._watched:
+            return
+        self._watched.add(owner)
+        _servers.chain_sigterm(socket.server_send, self.drain)
+        self.spawn(self._drain_after(wait), name="shutdown watch")
+
+    async def _drain_after(self, wait: Callable[[], Any]) -> None:
+        await wait()
+        self.drain()
+
+    def drain(self) -> None:
+        """The server is going down: ask every client to come back later, or elsewhere."""
+        for connection in self.hub.all():
+            connection.end(CloseCode.RESTART, "the server restarts")
+
+    # ---------------------------------------------------------------------------------------------------- hooks
+
+    def _session_ended(self, session: Session, reason: str) -> None:
+        for backend in self._backends:
+            for hook in backend.session_end_hooks:
+                self.call_hook(hook, session, reason)
+
+    def call_hook(self, hook: Callable[..., Any], *arguments: Any) -> None:
+        """Call one of the app's functions, soon, in a task of its own; what it raises is logged."""
+        if self._loop is not None and self._loop.is_running():
+            self.spawn(self._call(hook, *arguments), name=f"hook {getattr(hook, '__name__', hook)}")
+
+    async def _call(self, hook: Callable[..., Any], *arguments: Any) -> None:
+        try:
+            async with self.server.app_context():
+                await self.server.ensure_async(hook)(*arguments)
+        except Exception:  # the hook is the app's; nobody waits for it
+            logger.exception("the hook %s failed", getattr(hook, "__qualname__", hook))
+
+    def warn_once(self, text: str) -> None:
+        """A line in the log that would say the same for every connection."""
+        if text not in self._warned:
+            self._warned.add(text)
+            logger.warning(text)
+
+    def spawn(
+        self, coroutine: Coroutine[Any, Any, None], *, name: str, context: contextvars.Context | None = None
+    ) -> asyncio.Task[None]:
+        """A task that the extension owns: cancelled and awaited when the server goes down."""
+        task = asyncio.get_running_loop().create_task(coroutine, name=name, context=context)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def current_session() -> Session | None:
+    """The session of the view or callback that is running; None for nobody.
+
+    `await backend.revoke(user=…, keep=current_session())` is "sign out everywhere else".
+
+    Raises:
+        RuntimeError: outside a request or websocket of a server with a `QuartBackend`.
+    """
+    extension: Extension | None = current_app.extensions.get(NAME)
+    if extension is None:
+        raise RuntimeError("current_session() needs a Quart server with a QuartBackend")
+    return extension.sessions.current()

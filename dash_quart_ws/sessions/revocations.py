@@ -1,0 +1,105 @@
+"""The replica: what is no longer valid, in memory, so that checking it costs no round trip."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from ..brokers.base import Ending, Revocation, Scope
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+SINGLES_PER_USER = 1000
+"""Single sessions of one user that are remembered one by one; more of them become one cut-off for that user."""
+
+CUTOFFS_PER_USER = 8
+"""Cut-offs with exceptions that are remembered one by one; older ones are merged, to the stricter side."""
+
+PRUNE_EVERY = 1000
+"""Additions between two looks for what has expired."""
+
+
+class Replica:
+    """Every revocation that a token could still meet. Reading it is safe from any thread."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[str, Revocation] = {}
+        self._singles: dict[str, set[str]] = defaultdict(set)
+        self._cutoffs: dict[str, tuple[Revocation, ...]] = {}
+        self._additions = 0
+
+    def __len__(self) -> int:
+        return len(self._sessions) + sum(map(len, self._cutoffs.values()))
+
+    def add(self, revocation: Revocation) -> bool:
+        """Take a revocation in. False for a session that had ended already: the first ending stands."""
+        self._additions += 1
+        if self._additions % PRUNE_EVERY == 0:
+            self.prune(time.time())
+        if revocation.scope is not Scope.SESSION:
+            self._add_cutoff(revocation)
+            return True
+        if revocation.subject in self._sessions:
+            return False
+        self._sessions[revocation.subject] = revocation
+        if revocation.user is not None:
+            self._singles[revocation.user].add(revocation.subject)
+        return True
+
+    def _add_cutoff(self, cutoff: Revocation) -> None:
+        key = _key(cutoff)
+        cutoffs = (*self._cutoffs.get(key, ()), cutoff) if cutoff.keep else (cutoff,)
+        if len(cutoffs) > CUTOFFS_PER_USER:
+            first, second, *rest = cutoffs
+            merged = Revocation(
+                cutoff.scope,
+                cutoff.subject,
+                max(first.position, second.position),
+                max(first.expires, second.expires),
+                second.ending,
+                tuple(set(first.keep) & set(second.keep)),
+            )
+            cutoffs = (merged, *rest)
+        self._cutoffs[key] = cutoffs
+
+    def has_many_singles(self, user: str) -> bool:
+        """Whether the next single session of this user should become a cut-off."""
+        return len(self._singles.get(user, ())) >= SINGLES_PER_USER
+
+    def ending_of(self, session: str, users: Iterable[str], seen: int) -> Ending | None:
+        """Why a token's session is over: None while it is not.
+
+        Args:
+            session: the session's public id.
+            users: every id under which its user is known.
+            seen: the position that was known when the token was minted.
+        """
+        single = self._sessions.get(session)
+        if single is not None:
+            return single.ending
+        for key in ("all", *(f"user:{user}" for user in users)):
+            for cutoff in self._cutoffs.get(key, ()):
+                if seen < cutoff.position and session not in cutoff.keep:
+                    return cutoff.ending
+        return None
+
+    def prune(self, now: float) -> None:
+        """Forget what no token can meet any more."""
+        for session in [session for session, single in self._sessions.items() if single.expires < now]:
+            user = self._sessions.pop(session).user
+            if user is not None:
+                self._singles[user].discard(session)
+                if not self._singles[user]:
+                    del self._singles[user]
+        for key, cutoffs in list(self._cutoffs.items()):
+            alive = tuple(cutoff for cutoff in cutoffs if cutoff.expires >= now)
+            if alive:
+                self._cutoffs[key] = alive
+            else:
+                del self._cutoffs[key]
+
+
+def _key(cutoff: Revocation) -> str:
+    return "all" if cutoff.scope is Scope.ALL else f"user:{cutoff.subject}"

@@ -1,0 +1,574 @@
+"""Login, logout, expiry, revoke: what a session is, and how it ends.
+
+How a request meets this module, in order:
+
+1. `arrive`, before anything else of the request runs: each `QuartAuth` extension resolves its user, and the token it
+   read, if any, is noted on `g`. An ended session's token makes nobody.
+2. `depart`, before quart-auth writes its cookie: a logout, a login over a live session, or a renewal is noticed by
+   looking at which user object the extension now has, and acted on.
+3. `leave`, when the request context goes, before the response is sent: the same for what happened after 2.
+
+`revoke` is the one way in which a session ends. It acts when it is called: replica first, then the hub, with no await
+between them, so that whoever looks at the replica after being taken into the hub can miss nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import datetime as dt
+import logging
+import os
+import platform
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from quart import g, has_app_context, has_request_context, has_websocket_context, request, websocket
+from quart_auth import Action
+
+from ..brokers.base import Broker, Ending, Revocation, Scope
+from ..connections.receipt import Pending, Receipt
+from ..exceptions import BrokerError
+from ..wire.close import CloseCode
+from .revocations import Replica
+from .token import Token, new_sid, serializer_class
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from quart import Quart
+    from quart_auth import AuthUser, QuartAuth
+
+    from ..config import Config
+    from ..connections.connection import Connection
+    from ..connections.hub import Hub
+
+logger = logging.getLogger("dash_quart_ws.sessions")
+security = logging.getLogger("dash_quart_ws.security")
+
+T = TypeVar("T")
+
+VISITS = "_dash_quart_ws_visits"
+WORKER = f"{platform.node()}:{os.getpid()}"
+LONGEST_TIMER = 3600.0
+"""Seconds after which a session's end is computed anew: timers do not notice when the clock was set, or the host slept."""
+
+CLOSE_CODES = {
+    Ending.LOGGED_OUT: CloseCode.LOGGED_OUT,
+    Ending.EXPIRED: CloseCode.SESSION_CHANGED,  # the handshake decides: another worker may have renewed it
+    Ending.REVOKED: CloseCode.REVOKED,
+    Ending.SWITCHED: CloseCode.SESSION_CHANGED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One quart-auth login in one browser profile."""
+
+    id: str
+    """Public: it names the session, and gives no access to it."""
+    user: str | None
+    """The user's `auth_id`, as `current_user.auth_id` gives it."""
+    since: dt.datetime
+    """When the user logged in, in UTC."""
+    expires: dt.datetime
+    """When it ends unless it is renewed, in UTC."""
+    users: frozenset[str] = field(default=frozenset(), repr=False)
+    """Every id under which its user is known: the token's, and the user object's."""
+    seen: int = field(default=0, repr=False)
+    """How many revocations its token had seen."""
+
+
+@dataclass(slots=True)
+class Visit:
+    """What one request or websocket brought for one extension."""
+
+    position: int
+    """The position when it arrived: a login that a ban overtakes is minted with this one, and so does not outlive it."""
+    token: Token | None = None
+    user: AuthUser | None = None
+    session: Session | None = None
+    ending: Ending | None = None
+    """Why a token that was brought is no good, where that is known."""
+    login_position: int | None = None
+    settled: AuthUser | None = None
+
+
+class Sessions:
+    """The sessions of one Quart server. All of its Dash apps share it."""
+
+    def __init__(self, server: Quart, hub: Hub, broker: Broker, config: Config) -> None:
+        self._server = server
+        self._hub = hub
+        self._broker = broker
+        self._config = config
+        self._replica = Replica()
+        self._started = False
+        self._extensions: list[QuartAuth] = []
+        self._reading: Visit | None = None
+        self._active: dict[str, float] = {}
+        self._deadlines: dict[str, float] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.on_end: Callable[[Session, str], None] = lambda _session, _reason: None
+        """Called once for each session that ends and is known here, with why."""
+
+    # ------------------------------------------------------------------------------------------------- set-up
+
+    @property
+    def extensions(self) -> tuple[QuartAuth, ...]:
+        """Every `QuartAuth` of the server, the singleton first."""
+        return tuple(sorted(self._extensions, key=lambda extension: not extension.singleton))
+
+    @property
+    def active(self) -> bool:
+        """Whether there is anything to log in to."""
+        return bool(self._server.extensions.get("QUART_AUTH"))
+
+    def start(self) -> None:
+        """Load the revocations of an earlier life. Before that, no token may be read."""
+        if not self._started:
+            self._started = True
+            for revocation in self._broker.load():
+                self._replica.add(revocation)
+
+    def bind(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The event loop that serves; `revoke` from a thread hands over to it."""
+        self._loop = loop
+
+    def adopt(self) -> None:
+        """Give our serializer to every `QuartAuth` that does not have it yet, however late it was made."""
+        extensions = self._server.extensions.get("QUART_AUTH", ())
+        if len(extensions) != len(self._extensions):
+            for extension in extensions:
+                if extension not in self._extensions:
+                    extension.serializer_class = serializer_class(extension, self)
+                    self._extensions.append(extension)
+
+    # ---------------------------------------------------------------------------------- a request, or a websocket
+
+    def arrive(self) -> None:
+        """Resolve who this is, before anything else of the request runs. In a request or websocket context."""
+        self.start()
+        self.adopt()
+        visits: dict[QuartAuth, Visit] = {}
+        setattr(g, VISITS, visits)
+        for extension in self._extensions:
+            visits[extension] = self._visit(extension)
+
+    def _visit(self, extension: QuartAuth) -> Visit:
+        visit = self._reading = Visit(self._broker.last_position)
+        try:
+            visit.user = extension.load_user()
+        finally:
+            self._reading = None
+        token = visit.token
+        if token is None:
+            return visit
+        auth_id = visit.user.auth_id
+        # Users are the singleton's: what another extension calls its own is a name in another house.
+        names = (token.auth_id, auth_id) if extension.singleton else ()
+        users = frozenset(str(name) for name in names if name is not None)
+        visit.session = self._session(extension, token, auth_id, users)
+        # Again with the id as the user object gives it: a ban names the user as the app knows them.
+        visit.ending = self.ending_of(visit.session)
+        if visit.ending is not None:
+            visit.user = extension.user_class(None)
+            setattr(g, str(extension.attribute_name), visit.user)
+            visit.token = visit.session = None
+        elif has_request_context():
+            self.touch(visit.session)
+        return visit
+
+    def _session(self, extension: QuartAuth, token: Token, auth_id: Any, users: frozenset[str]) -> Session:
+        expires = self._until(extension, token.login_at, token.issued)
+        if token.id in self._deadlines:
+            self._deadlines[token.id] = max(self._deadlines[token.id], expires)
+        user = None if auth_id is None else str(auth_id)
+        return Session(token.id, user, _utc(token.login_at), _utc(expires), users, token.seen)
+
+    def visits(self) -> dict[QuartAuth, Visit]:
+        """What this request or websocket brought, by extension; resolved on first use where `arrive` was not called."""
+        if not (has_request_context() or has_websocket_context()):
+            return {}
+        if not hasattr(g, VISITS):
+            self.arrive()
+        found: dict[QuartAuth, Visit] = getattr(g, VISITS)
+        return found
+
+    def current(self) -> Session | None:
+        """The session of this view or callback, for the singleton extension; None for nobody, or once it has ended."""
+        for extension, visit in self.visits().items():
+            if extension.singleton:
+                replaced = getattr(g, str(extension.attribute_name), visit.user) is not visit.user
+                if visit.session is None or replaced or self.ending_of(visit.session) is not None:
+                    return None
+                return visit.session
+        return None
+
+    def has_left(self) -> bool:
+        """Whether this request came with a session that has ended since: nothing more may be done for it."""
+        return any(
+            visit.session is not None and self.ending_of(visit.session) is not None
+            for visit in self.visits().values()
+        )
+
+    async def depart(self) -> None:
+        """Act on what the view did: log out, log in, renew. Before quart-auth writes its cookie; in a request context."""
+        for extension, visit in self.visits().items():
+            user = getattr(g, str(extension.attribute_name), visit.user)
+            if user is not visit.user and user.action in (Action.WRITE, Action.WRITE_PERMANENT):
+                visit.login_position = await self._login_position()
+            receipt = self._settle(extension, visit)
+            if receipt is not None:
+                with contextlib.suppress(TimeoutError):
+                    # What the broker holds survives a restart: the browser is told of its logout after that, not before.
+                    await asyncio.wait_for(asyncio.shield(_as_future(receipt)), self._config.broker_timeout)
+
+    def leave(self) -> None:
+        """The same for what was done after `depart`, or instead of it (an error on the way): nothing escapes."""
+        for extension, visit in getattr(g, VISITS, {}).items():
+            self._settle(extension, visit)
+
+    def _settle(self, extension: QuartAuth, visit: Visit) -> Pending[Receipt] | None:
+        user = getattr(g, str(extension.attribute_name), visit.user)
+        if user is None or (user is visit.settled and user is not visit.user):
+            return None
+        visit.settled = user
+        if user.action is Action.DELETE:
+            if extension.mode == "bearer":
+                user.action = Action.PASS  # there is no cookie to delete, and quart-auth would warn of that
+            return self._end_visit(visit, Ending.LOGGED_OUT, "logged out")
+        if user.action is Action.PASS:
+            return None
+        if user is not visit.user:
+            return self._end_visit(visit, Ending.SWITCHED, "another login took its place")
+        if visit.session is not None and self.ending_of(visit.session) is not None:
+            user.action = Action.PASS  # a renewal that its session's end has overtaken writes no cookie
+        return None
+
+    def _end_visit(self, visit: Visit, ending: Ending, reason: str) -> Pending[Receipt] | None:
+        if visit.session is None:
+            return None
+        session, visit.session = visit.session, None
+        return self.revoke(session=session, ending=ending, reason=reason)
+
+    async def _login_position(self) -> int | None:
+        try:
+            return await asyncio.wait_for(self._broker.position(), self._config.broker_timeout)
+        except (TimeoutError, BrokerError):
+            logger.warning("a login could not ask the broker for its position: it uses the last one known here")
+            return None
+
+    # ------------------------------------------------------------------------------------------ `token.Keeper`
+
+    def stamp(self, extension: QuartAuth, auth_id: Any) -> Token:
+        """The token to sign: the request's own for a renewal, a new session's for everything else (ASVS 7.2.4)."""
+        now = time.time()
+        visit = getattr(g, VISITS, {}).get(extension) if has_app_context() else None
+        if visit is not None and visit.token is not None and visit.user is not None:
+            writes_own_user = getattr(g, str(extension.attribute_name), None) is visit.user
+            if writes_own_user and auth_id in (visit.user.auth_id, visit.token.auth_id):
+                if visit.token.id in self._deadlines:
+                    self._deadlines[visit.token.id] = self._until(extension, visit.token.login_at, now)
+                return visit.token
+        seen = self._broker.last_position
+        if visit is not None:
+            overtaken = self._replica.ending_of("", {str(auth_id)}, visit.position) is not None
+            seen = visit.position if overtaken else visit.login_position or seen
+        token = Token(auth_id, new_sid(), now, seen, now)
+        security.info("login user=%.64r session=%s remote=%s", auth_id, token.id, _remote())
+        return token
+
+    def admit(self, extension: QuartAuth, token: Token) -> bool:
+        """Whether a well-signed token still counts; remembers it for the request that is arriving."""
+        self.start()
+        self._broker.observe(token.seen)
+        users = (str(token.auth_id),) if extension.singleton else ()
+        ending = self._replica.ending_of(token.id, users, token.seen)
+        too_old = time.time() > self._until(extension, token.login_at, token.issued)
+        if ending is None and (too_old or self._is_idle(token.id)):
+            ending = Ending.EXPIRED
+        if self._reading is not None:
+            self._reading.ending = ending
+            self._reading.token = token if ending is None else None
+        return ending is None
+
+    def expired(self, extension: QuartAuth) -> None:
+        """A token was well signed, and is too old."""
+        del extension
+        if self._reading is not None:
+            self._reading.ending = Ending.EXPIRED
+
+    def _until(self, extension: QuartAuth, login_at: float, issued: float) -> float:
+        until = issued + float(extension.duration or 0)
+        absolute = self._config.absolute_timeout
+        return until if absolute is None else min(until, login_at + absolute)
+
+    # ----------------------------------------------------------------------------------------- what has ended
+
+    def ending_of(self, session: Session) -> Ending | None:
+        """Why a session is over; None while it is not."""
+        ending = self._replica.ending_of(session.id, session.users, session.seen)
+        return Ending.EXPIRED if ending is None and time.time() > self.deadline(session) else ending
+
+    def _is_idle(self, id: str) -> bool:
+        last, timeout = self._active.get(id), self._config.idle_timeout
+        return timeout is not None and last is not None and time.time() > last + timeout
+
+    def touch(self, session: Session) -> None:
+        """The session's user did something: an HTTP request, or a callback. Not a heartbeat, a stream or a push."""
+        if self._config.idle_timeout is not None:
+            self._active[session.id] = time.time()
+
+    def sweep(self) -> None:
+        """End what has been idle for too long, so that forgetting about it does not bring it back."""
+        for id in [id for id in self._active if self._is_idle(id)]:
+            self.revoke(session=id, ending=Ending.EXPIRED, reason="idle")
+
+    # --------------------------------------------------------------------------------- a connection's sessions
+
+    def watch(self, connection: Connection, sessions: Iterable[Session]) -> None:
+        """End a connection when one of its sessions expires: within a second, and not before a renewal is over."""
+        loop = asyncio.get_running_loop()
+        for session in sessions:
+            self._deadlines.setdefault(session.id, session.expires.timestamp())
+            _ExpiryTimer(self, loop, connection, session).arm()
+
+    def deadline(self, session: Session) -> float:
+        """Unix time at which a session ends if nothing happens."""
+        deadline = self._deadlines.get(session.id, session.expires.timestamp())
+        timeout, last = self._config.idle_timeout, self._active.get(session.id)
+        return deadline if timeout is None or last is None else min(deadline, last + timeout)
+
+    def forget(self, session: Session) -> None:
+        """A connection of this session has gone."""
+        if not self._hub.of_session(session.id):
+            self._deadlines.pop(session.id, None)
+
+    def may_run(self, connection: Connection) -> bool:
+        """Whether a callback may start: compared at each start, not left to a timer that a suspended process fires late."""
+        return not connection.ended and all(
+            time.time() <= self.deadline(session) for session in connection.bound_to if isinstance(session, Session)
+        )
+
+    # ------------------------------------------------------------------------------------------------- revoke
+
+    def revoke(
+        self,
+        *,
+        session: Session | str | None = None,
+        user: str | None = None,
+        all: bool = False,
+        keep: Session | str | Iterable[Session | str] | None = None,
+        ending: Ending = Ending.REVOKED,
+        reason: str = "",
+    ) -> Pending[Receipt]:
+        """End sessions, now: what `QuartBackend.revoke` says, plus the kind of ending. From any thread."""
+        if (session is not None) + (user is not None) + all != 1:
+            raise TypeError("revoke() takes exactly one of session=, user=, all=True")
+        self.start()
+        kept = tuple(_id_of(one) for one in _as_iterable(keep))
+        return self.in_loop(lambda: self._revoke(session, user, kept, ending, reason))
+
+    def _revoke(
+        self,
+        session: Session | str | None,
+        user: str | None,
+        keep: tuple[str, ...],
+        ending: Ending,
+        reason: str,
+    ) -> Pending[Receipt]:
+        revocation = self._revocation(session, user, keep, ending)
+        is_new = self._replica.add(revocation)
+        connections = self._matching(revocation)
+        ended: dict[str, Session] = {
+            bound.id: bound
+            for connection in connections
+            for bound in connection.bound_to
+            if isinstance(bound, Session) and self._is_over(bound)
+        }
+        if isinstance(session, Session):
+            ended.setdefault(session.id, session)
+        endings = [
+            connection.end(self._close_code(connection, revocation), reason or ending) for connection in connections
+        ]
+        # ------------------------------------------------ nothing above awaits, and nothing below is needed for it
+        if is_new:
+            security.warning(
+                "end %s=%.64r ending=%s reason=%.64r by=%.64r remote=%s connections=%d",
+                revocation.scope, revocation.subject, ending.value, reason, _caller(), _remote(), len(connections),
+            )  # fmt: skip
+            for over in ended.values():
+                self._active.pop(over.id, None)
+                self.on_end(over, reason or ending.value)
+            return receipt_of(endings, self._broker.append(revocation))
+        return receipt_of(endings)
+
+    def _revocation(
+        self, session: Session | str | None, user: str | None, keep: tuple[str, ...], ending: Ending
+    ) -> Revocation:
+        position = self._broker.next_position()
+        longest = max((float(extension.duration or 0) for extension in self._extensions), default=0.0)
+        if self._config.absolute_timeout is not None:
+            longest = min(longest, self._config.absolute_timeout)
+        # Before the first request no extension is known yet: a year is quart-auth's own default.
+        expires = time.time() + (longest or 365 * 24 * 3600.0)
+        if session is None:
+            scope = Scope.ALL if user is None else Scope.USER
+            return Revocation(scope, user or "", position, expires, ending, keep)
+        owner = session.user if isinstance(session, Session) else None
+        if owner is not None and self._replica.has_many_singles(owner):
+            logger.warning("user %.64r has ended a great many sessions: all of theirs end now", owner)
+            return Revocation(Scope.USER, owner, position, expires, ending)
+        return Revocation(Scope.SESSION, _id_of(session), position, expires, ending, user=owner)
+
+    def _matching(self, revocation: Revocation) -> list[Connection]:
+        match revocation.scope:
+            case Scope.SESSION:
+                found = self._hub.of_session(revocation.subject)
+            case Scope.USER:
+                found = self._hub.of_user(revocation.subject)
+            case Scope.ALL:
+                found = tuple(connection for connection in self._hub.all() if connection.bound_to)
+        return [
+            connection
+            for connection in found
+            if not connection.ended and any(self._is_over(bound) for bound in connection.bound_to)
+        ]
+
+    def _is_over(self, session: Any) -> bool:
+        return self._replica.ending_of(session.id, session.users, session.seen) is not None
+
+    def _close_code(self, connection: Connection, revocation: Revocation) -> CloseCode:
+        own = connection.session
+        if own is None or not self._is_over(own):
+            return CloseCode.SESSION_CHANGED  # another extension's session: the page's own login still stands
+        if revocation.ending is Ending.LOGGED_OUT and self._config.login_required is False:
+            return CloseCode.SESSION_CHANGED  # nobody may come back, as nobody
+        return CLOSE_CODES[revocation.ending]
+
+    def in_loop(self, action: Callable[[], T]) -> T:
+        """Run something short on the event loop and wait for it; in place when there is no loop, or when this is it."""
+        loop = self._loop
+        if loop is None or not loop.is_running() or _running_loop() is loop:
+            return action()
+        done: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+        def act() -> None:
+            try:
+                done.set_result(action())
+            except BaseException as error:  # noqa: BLE001 - it belongs to the caller, who gets it
+                done.set_exception(error)
+
+        loop.call_soon_threadsafe(act)
+        return done.result()
+
+
+class _ExpiryTimer:
+    """Ends one connection when one of its sessions does."""
+
+    def __init__(
+        self, sessions: Sessions, loop: asyncio.AbstractEventLoop, connection: Connection, session: Session
+    ) -> None:
+        self._sessions = sessions
+        self._loop = loop
+        self._connection = connection
+        self._session = session
+        self._handle: asyncio.TimerHandle | None = None
+        connection.gone.append(self._cancel)
+
+    def arm(self) -> None:
+        delay = self._sessions.deadline(self._session) - time.time()
+        self._handle = self._loop.call_later(max(0.0, min(delay, LONGEST_TIMER)), self._check)
+
+    def _check(self) -> None:
+        if time.time() < self._sessions.deadline(self._session):
+            self.arm()
+            return
+        security.info(
+            "expired user=%.64r session=%s connection=%s",
+            self._session.user,
+            self._session.id,
+            self._connection.id,
+        )
+        self._connection.end(CloseCode.SESSION_CHANGED, "the session has expired")
+
+    def _cancel(self, _connection: Connection) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+        self._sessions.forget(self._session)
+
+
+def receipt_of(
+    endings: list[Pending[float]], stored: concurrent.futures.Future[None] | None = None
+) -> Pending[Receipt]:
+    """A receipt that is complete when every close frame is out and the broker, if it was asked, has answered."""
+    receipt: Pending[Receipt] = Pending()
+    if stored is None:
+        stored = concurrent.futures.Future()
+        stored.set_result(None)
+    waiting = len(endings) + 1
+    lock = threading.Lock()  # the broker answers from a thread of its own
+
+    def one_done(_future: concurrent.futures.Future[Any]) -> None:
+        nonlocal waiting
+        with lock:
+            waiting -= 1
+            if waiting:
+                return
+        failed = stored.exception() is not None
+        slowest = max((ending.result(0) for ending in endings), default=0.0)
+        missing = (WORKER,) if failed else ()
+        receipt.resolve(Receipt(len(endings), 0 if failed else 1, missing, slowest))
+
+    for ending in endings:
+        receipt.when_delivered(ending.delivered)
+        ending.add_done_callback(one_done)
+    stored.add_done_callback(one_done)
+    return receipt
+
+
+async def _await(pending: Pending[T]) -> T:
+    return await pending
+
+
+def _as_future(pending: Pending[T]) -> asyncio.Future[T]:
+    return asyncio.ensure_future(_await(pending))
+
+
+def _id_of(session: Session | str) -> str:
+    return session.id if isinstance(session, Session) else session
+
+
+def _as_iterable(keep: Session | str | Iterable[Session | str] | None) -> Iterable[Session | str]:
+    if keep is None:
+        return ()
+    return (keep,) if isinstance(keep, Session | str) else keep
+
+
+def _utc(moment: float) -> dt.datetime:
+    return dt.datetime.fromtimestamp(moment, dt.UTC)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _remote() -> str:
+    if has_request_context():
+        return str(request.remote_addr)
+    return str(websocket.remote_addr) if has_websocket_context() else "-"
+
+
+def _caller() -> str:
+    """Who asked for a revocation, where a request or a websocket tells: for the log only."""
+    for extension, visit in (getattr(g, VISITS, {}) if has_app_context() else {}).items():
+        if extension.singleton and visit.user is not None and visit.user.auth_id is not None:
+            return str(visit.user.auth_id)
+    return "-"

@@ -1,0 +1,222 @@
+"""Text to messages and back. One text frame holds a message, or an array of them."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from typing import Any, NamedTuple
+
+import orjson
+
+from .messages import (
+    CallbackFailed,
+    CallbackRequest,
+    CallbackResult,
+    CallbackUnchanged,
+    Error,
+    GetPropsRequest,
+    GetPropsResponse,
+    Heartbeat,
+    HeartbeatAck,
+    Inbound,
+    Invalid,
+    Outbound,
+    SetProps,
+)
+
+ID_CHARACTERS = 256
+"""Longest request or renderer id that is taken; Dash's own have 36."""
+
+
+class Decoded(NamedTuple):
+    """One message with the JSON object it came from, as Dash's `websocket_message` hooks get it."""
+
+    message: Inbound
+    source: dict[str, Any] | None
+
+
+def decode(text: str) -> list[Decoded]:
+    """The messages of one text frame. Whatever is wrong comes back as `Invalid`, one for each bad item of an array."""
+    try:
+        value = _parse(text)
+    except ValueError:
+        return [Decoded(Invalid("not JSON"), None)]
+    except RecursionError:
+        return [Decoded(Invalid("nested too deeply"), None)]
+    if isinstance(value, list):
+        return [_decode_item(item) for item in value] or [Decoded(Invalid("an empty array"), None)]
+    return [_decode_item(value)]
+
+
+def _parse(text: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except ValueError:
+        # orjson refuses NaN and lone surrogates, which browsers' JSON.stringify and Python's json let through.
+        return json.loads(text)
+
+
+def _decode_item(item: Any) -> Decoded:
+    if not isinstance(item, dict):
+        return Decoded(Invalid(f"a message must be an object, not {_kind(item)}"), None)
+    return Decoded(_decode_object(item), item)
+
+
+def _decode_object(item: dict[str, Any]) -> Inbound:
+    kind = item.get("type")
+    match kind:
+        case "callback_request":
+            return _callback_request(item)
+        case "get_props_response":
+            return _get_props_response(item)
+        case "heartbeat":
+            return Heartbeat()
+    reason = f"unknown type {kind[:40]!r}" if isinstance(kind, str) else f"type must be a string, not {_kind(kind)}"
+    return Invalid(reason, _id_or_none(item, "requestId"), _id_or_none(item, "rendererId"))
+
+
+def _callback_request(item: dict[str, Any]) -> Inbound:
+    request_id, renderer_id, payload = _id_or_none(item, "requestId"), _renderer_id(item), item.get("payload")
+
+    def invalid(reason: str) -> Invalid:
+        return Invalid(reason, request_id, renderer_id, is_request=True)
+
+    if request_id is None:
+        return invalid(f"requestId must be a string of 1 to {ID_CHARACTERS} characters")
+    if renderer_id is None:
+        return invalid(f"rendererId must be a string of at most {ID_CHARACTERS} characters")
+    if not isinstance(payload, dict):
+        return invalid(f"payload must be an object, not {_kind(payload)}")
+    if not isinstance(payload.get("output"), str):
+        return invalid(f"payload.output must be a string, not {_kind(payload.get('output'))}")
+    for name in ("inputs", "state"):
+        if not _are_dependencies(payload.get(name, [])):
+            return invalid(f"payload.{name} must be a list of objects with id and property")
+    if not isinstance(payload.get("outputs", []), list | dict):
+        return invalid(f"payload.outputs must be a list or an object, not {_kind(payload['outputs'])}")
+    changed = payload.get("changedPropIds", [])
+    if not isinstance(changed, list) or not all(isinstance(prop_id, str) for prop_id in changed):
+        return invalid("payload.changedPropIds must be a list of strings")
+    return CallbackRequest(request_id, renderer_id, payload)
+
+
+def _are_dependencies(value: Any) -> bool:
+    """Whether this is Dash's list of inputs or states: objects, or for wildcards lists of objects."""
+    if not isinstance(value, list):
+        return False
+    flat = (one for entry in value for one in (entry if isinstance(entry, list) else (entry,)))
+    return all(
+        isinstance(one, dict) and isinstance(one.get("id"), str | dict) and isinstance(one.get("property"), str)
+        for one in flat
+    )
+
+
+def _get_props_response(item: dict[str, Any]) -> Inbound:
+    request_id, renderer_id, props = _id_or_none(item, "requestId"), _renderer_id(item), item.get("payload")
+    if request_id is None:
+        return Invalid(f"requestId must be a string of 1 to {ID_CHARACTERS} characters", None, renderer_id)
+    if renderer_id is None:
+        return Invalid(f"rendererId must be a string of at most {ID_CHARACTERS} characters", request_id)
+    if not isinstance(props, dict):
+        return Invalid(f"payload must be an object, not {_kind(props)}", request_id, renderer_id)
+    return GetPropsResponse(request_id, renderer_id, props)
+
+
+def _id_or_none(item: dict[str, Any], name: str) -> str | None:
+    value = item.get(name)
+    return value if isinstance(value, str) and 0 < len(value) <= ID_CHARACTERS else None
+
+
+def _renderer_id(item: dict[str, Any]) -> str | None:
+    value = item.get("rendererId", "")
+    return value if isinstance(value, str) and len(value) <= ID_CHARACTERS else None
+
+
+def _kind(value: Any) -> str:
+    """What JSON calls a value's type; never the value itself, which may be a secret."""
+    match value:
+        case None:
+            return "null or missing"
+        case bool():
+            return "a boolean"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a string"
+        case list():
+            return "an array"
+        case _:
+            return "an object"
+
+
+def encode(message: Outbound) -> str:
+    """One message as JSON text. JSON that is already text (a callback's result, props) is spliced in as it is."""
+    match message:
+        case CallbackResult(request_id, renderer_id, data):
+            return _response(request_id, renderer_id, '{"status":"ok","data":' + data + "}")
+        case CallbackUnchanged(request_id, renderer_id):
+            return _response(request_id, renderer_id, '{"status":"prevent_update"}')
+        case CallbackFailed(request_id, renderer_id, text):
+            return _response(request_id, renderer_id, '{"status":"error","message":' + quote(text) + "}")
+        case SetProps(renderer_id, payload):
+            return f'{{"type":"set_props","rendererId":{quote(renderer_id)},"payload":{payload}}}'
+        case GetPropsRequest(request_id, renderer_id, component_id, properties):
+            names = ",".join(map(quote, properties))
+            return (
+                f'{{"type":"get_props_request","rendererId":{quote(renderer_id)},"requestId":{quote(request_id)},'
+                f'"payload":{{"componentId":{quote(component_id)},"properties":[{names}]}}}}'
+            )
+        case HeartbeatAck():
+            return '{"type":"heartbeat_ack"}'
+        case Error(text, request_id, renderer_id):
+            ids = "".join(
+                f'"{name}":{quote(value)},'
+                for name, value in (("rendererId", renderer_id), ("requestId", request_id))
+                if value is not None
+            )
+            return f'{{"type":"error",{ids}"payload":{{"message":{quote(text)}}}}}'
+
+
+def _response(request_id: str, renderer_id: str, payload: str) -> str:
+    return (
+        f'{{"type":"callback_response","rendererId":{quote(renderer_id)},'
+        f'"requestId":{quote(request_id)},"payload":{payload}}}'
+    )
+
+
+def quote(text: str) -> str:
+    """A JSON string. Lone surrogates, which UTF-8 cannot carry, come out as escapes."""
+    try:
+        return orjson.dumps(text).decode()
+    except TypeError:
+        return json.dumps(text)
+
+
+class Queued(NamedTuple):
+    """One encoded message that waits to be sent."""
+
+    text: str
+    is_update: bool
+    """Whether it is a `SetProps`."""
+
+
+def take(queue: deque[Queued], *, frame_bytes: int, keeps_order: bool) -> list[Queued]:
+    """Take what goes into the next text frame off a queue that is not empty.
+
+    At most `frame_bytes` characters go together; a longer message goes alone. A client that keeps no order within an
+    array (Dash's own worker delivers its `set_props` before everything else) gets no update behind anything else in one.
+    """
+    taken = [queue.popleft()]
+    size = len(taken[0].text)
+    while queue:
+        following = queue[0]
+        size += len(following.text) + 1
+        if size > frame_bytes or (following.is_update and not taken[-1].is_update and not keeps_order):
+            break
+        taken.append(queue.popleft())
+    return taken
+
+
+def join(taken: list[Queued]) -> str:
+    """One text frame: a single message as it is, several as an array."""
+    return taken[0].text if len(taken) == 1 else "[" + ",".join(queued.text for queued in taken) + "]"

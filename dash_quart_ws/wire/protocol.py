@@ -1,0 +1,132 @@
+"""One connection's states, without any I/O: messages in, actions out.
+
+::
+
+    OPEN ──end()──> ENDED        (there is no way back: a session that is over does not begin again)
+
+The shell (`connections.connection`) reads frames, asks `receive` what each message means, and does what it is told.
+An ended protocol answers every message with nothing at all: after a logout not even an error is owed to anybody.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any, TypeAlias
+
+from .messages import (
+    CallbackFailed,
+    CallbackRequest,
+    Error,
+    GetPropsRequest,
+    GetPropsResponse,
+    Heartbeat,
+    HeartbeatAck,
+    Inbound,
+    Invalid,
+    Outbound,
+)
+
+
+class State(Enum):
+    """Whether messages still mean anything."""
+
+    OPEN = auto()
+    ENDED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Start this callback; say `finished` when its outcome is known."""
+
+    request: CallbackRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Resolve:
+    """Hand these properties to whoever asked for them under `request_id`."""
+
+    request_id: str
+    props: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send this message. `complaint` is what the log should say about it, if anything."""
+
+    message: Outbound
+    complaint: str | None = None
+
+
+Action: TypeAlias = Run | Resolve | Send
+
+
+class Protocol:
+    """What one connection has been asked, has asked, and may still do.
+
+    Request ids are the client's own names for its requests: they are only ever compared with ids of the same
+    connection, so nobody can answer, or answer for, anybody else.
+    """
+
+    def __init__(self) -> None:
+        self.state = State.OPEN
+        self.close_code: int | None = None
+        self.close_reason = ""
+        self._running: set[tuple[str, str]] = set()
+        self._asked: dict[str, str] = {}
+
+    def receive(self, message: Inbound) -> Action | None:
+        """What to do about one message; None for nothing."""
+        if self.state is State.ENDED:
+            return None
+        match message:
+            case CallbackRequest():
+                return self._receive_request(message)
+            case GetPropsResponse(request_id, renderer_id, props):
+                if self._asked.get(request_id) != renderer_id:
+                    return self._refuse("nothing was asked of this tab under that requestId", request_id, renderer_id)
+                del self._asked[request_id]
+                return Resolve(request_id, props)
+            case Heartbeat():
+                return Send(HeartbeatAck())
+            case Invalid(reason, request_id, renderer_id, is_request):
+                if is_request and request_id is not None and (renderer_id or "", request_id) not in self._running:
+                    # The browser waits for this request: a response of its own lets it stop waiting.
+                    return Send(CallbackFailed(request_id, renderer_id or "", f"Bad request: {reason}"), reason)
+                return self._refuse(reason, request_id, renderer_id)
+
+    def _receive_request(self, request: CallbackRequest) -> Action:
+        key = (request.renderer_id, request.request_id)
+        if key in self._running:
+            # Not a response: that would settle the request which is still running.
+            return self._refuse(
+                "a request with this requestId is still running", request.request_id, request.renderer_id
+            )
+        self._running.add(key)
+        return Run(request)
+
+    def finished(self, request: CallbackRequest) -> None:
+        """The request has its outcome; its id may be used again."""
+        self._running.discard((request.renderer_id, request.request_id))
+
+    def ask(self, question: GetPropsRequest) -> None:
+        """Expect an answer to this question, from this tab."""
+        self._asked[question.request_id] = question.renderer_id
+
+    def forget(self, request_id: str) -> None:
+        """Nobody waits for the answer to this question any more."""
+        self._asked.pop(request_id, None)
+
+    def end(self, code: int, reason: str) -> bool:
+        """Nothing means anything any more. False when that was so already: the first reason stands."""
+        if self.state is State.ENDED:
+            return False
+        self.state = State.ENDED
+        self.close_code, self.close_reason = code, reason
+        self._running.clear()
+        self._asked.clear()
+        return True
+
+    @staticmethod
+    def _refuse(reason: str, request_id: str | None, renderer_id: str | None) -> Send:
+        return Send(Error(f"Bad message: {reason}", request_id, renderer_id), reason)
