@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import traceback
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from dash import _callback, hooks
 from dash._get_app import app_context
-from dash._utils import stringify_id, to_json
+from dash._utils import stringify_id
+from dash._utils import to_json as _to_json
 from dash.backends._quart import QuartDashServer, QuartRequestAdapter
 from dash.backends.ws import DashWebsocketCallback
 from quart import g, has_request_context, websocket
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from dash import Dash
+    from dash.types import CallbackExecutionBody
 
 __all__ = [
     "DashWebsocketCallback",
@@ -38,10 +40,15 @@ __all__ = [
 ]
 
 
+def to_json(value: Any) -> str:
+    """JSON text as Dash makes it: components, figures, numpy and pandas included."""
+    text: str = _to_json(value)  # type: ignore[no-untyped-call]
+    return text
+
+
 def get_hooks(name: str) -> list[Callable[..., Any]]:
     """Dash's hooks of one kind, in their order."""
-    found: list[Callable[..., Any]] = hooks.get_hooks(name)
-    return found
+    return list(hooks.get_hooks(name))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -83,7 +90,7 @@ class RequestAdapter(QuartRequestAdapter):
         super().__init__()
         self._is_websocket = not has_request_context()
         if self._is_websocket:
-            self._request = websocket
+            self._request = cast("Any", websocket)
 
     @property
     def context(self) -> Any:
@@ -129,12 +136,13 @@ def prepare(app: Dash, body: dict[str, Any], websocket_callback: DashWebsocketCa
         KeyError: there is no such callback.
     """
     app_context.set(app)
-    context = app._initialize_context(body)
+    context = app._initialize_context(cast("CallbackExecutionBody", body))
     if websocket_callback is not None:
         context.dash_websocket = websocket_callback
-    function = app._prepare_callback(context, body)
-    arguments = app._inputs_to_vals(context.inputs_list + context.states_list)
-    call = app._execute_callback(function, arguments, context.outputs_list, context)
+    untyped: Any = app
+    function = untyped._prepare_callback(context, body)
+    arguments = untyped._inputs_to_vals(context.inputs_list + context.states_list)
+    call = untyped._execute_callback(function, arguments, context.outputs_list, context)
     return Prepared(call, context, inspect.iscoroutinefunction(function))
 
 
@@ -142,14 +150,10 @@ def callback_traceback(app: Dash, error: BaseException) -> str | None:
     """What Dash's dev tools may show of an exception; None outside debug. Pruned as the app asks for."""
     if not app._dev_tools.ui:
         return None
-    frames = traceback.extract_tb(error.__traceback__)
+    frames: list[traceback.FrameSummary] = list(traceback.extract_tb(error.__traceback__))
     if app._dev_tools.prune_errors:
-        last_of_dash = max((i for i, frame in enumerate(frames) if frame.name == "_invoke_callback"), default=-1)
-        last_of_dash = max(
-            last_of_dash,
-            max((i for i, f in enumerate(frames) if f.name == "_async_invoke_callback"), default=-1),
-        )
-        frames = frames[last_of_dash + 1 :] or frames
+        invoked = [i for i, frame in enumerate(frames) if frame.name in ("_invoke_callback", "_async_invoke_callback")]
+        frames = frames[max(invoked, default=-1) + 1 :] or frames
     lines = ["Traceback (most recent call last):\n", *traceback.format_list(frames)]
     return "".join([*lines, *traceback.format_exception_only(error)])
 

@@ -115,7 +115,7 @@ def shutdown_of(send: Any) -> Callable[[], Awaitable[None]] | None:
     """A function that waits until this worker process is going down; None where the server does not say (or does it all)."""
     context = getattr(_stream(send), "context", None)
     event = getattr(context, "terminated", None)
-    return event.wait if hasattr(event, "wait") else None
+    return getattr(event, "wait", None)
 
 
 def chain_sigterm(send: Any, begin_drain: Callable[[], None]) -> None:

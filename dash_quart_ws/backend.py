@@ -94,7 +94,7 @@ class QuartBackend(_Backend):
     def __new__(cls, server: Quart, /) -> QuartBackend: ...
 
     @overload
-    def __new__(cls, *, server: Quart | None = None, **options: Any) -> type[QuartBackend]: ...
+    def __new__(cls, *, server: Quart | None = None, **options: Any) -> type[QuartBackend]: ...  # type: ignore[misc]
 
     def __new__(cls, *args: Any, server: Quart | None = None, **options: Any) -> Any:
         if args:
@@ -253,9 +253,7 @@ class QuartBackend(_Backend):
             self._extension.warn_once("this server cannot be kept from negotiating permessage-deflate; see the docs")
         await websocket.accept(subprotocol=SUBPROTOCOL if socket.bridge else None)
         if isinstance(verdict, handshake.Refused):
-            security.info(
-                "refuse code=%d reason=%.64r remote=%s", verdict.code, verdict.reason, websocket.remote_addr
-            )
+            security.info("refuse code=%d reason=%.64r remote=%s", verdict.code, verdict.reason, websocket.remote_addr)
             await socket.dismiss(verdict.code, verdict.reason, timeout=self.options.close_timeout)
             return None
         await self._serve(socket, verdict)

@@ -12,7 +12,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quart import Response, after_this_request, current_app
+from quart import after_this_request, current_app
 from quart.signals import request_started, websocket_started
 
 from . import _servers
@@ -136,9 +136,7 @@ class Extension:
                 "login_required=True, but the server has no QuartAuth: add QuartAuth(app.server), or leave the option out"
             )
         if any(backend.options.login_required == "auto" for backend in self._backends):
-            logger.warning(
-                "no QuartAuth on this server: everybody may see and call everything (login_required='auto')"
-            )
+            logger.warning("no QuartAuth on this server: everybody may see and call everything (login_required='auto')")
 
     async def _before_serving(self) -> None:
         self.check()
@@ -169,7 +167,7 @@ class Extension:
         await self.contact()
         self.sessions.arrive()
 
-    async def _before_response(self, response: Response | None) -> Response | None:
+    async def _before_response(self, response: Any) -> Any:
         await self.sessions.depart()
         return response
 
@@ -213,7 +211,7 @@ class Extension:
         try:
             async with self.server.app_context():
                 await self.server.ensure_async(hook)(*arguments)
-        except Exception:  # the hook is the app's; nobody waits for it
+        except Exception:  # the hook is the app's, and nobody waits for it: the log has its traceback
             logger.exception("the hook %s failed", getattr(hook, "__qualname__", hook))
 
     def warn_once(self, text: str) -> None:

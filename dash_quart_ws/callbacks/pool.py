@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import logging
 from collections import Counter, OrderedDict, deque
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -77,8 +78,8 @@ class Pool:
             outcome, function = queue.popleft()
             if not outcome.done():  # it is, when its caller was cancelled while it waited
                 self._busy[user] += 1
-                running = self._executor.submit(function)
-                running.add_done_callback(lambda done: self._hand_back(loop, user, outcome, done))
+                hand_back = functools.partial(self._hand_back, loop, user, outcome)
+                self._executor.submit(function).add_done_callback(hand_back)
                 break
         if queue:
             self._waiting.move_to_end(user)  # the next turn is somebody else's

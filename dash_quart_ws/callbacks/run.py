@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from dash.exceptions import PreventUpdate, WebsocketDisconnected
 from quart import abort, request
@@ -20,7 +20,7 @@ from ..wire.messages import CallbackFailed, CallbackRequest, CallbackResult, Cal
 from .websocket import WebsocketCallback
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from dash import Dash
     from quart import Response
@@ -60,7 +60,7 @@ class Runner:
             data = await self._call(prepared, user)
         except (PreventUpdate, WebsocketDisconnected):
             return CallbackUnchanged(*ids)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the callback is the user's: logged under an id
             return CallbackFailed(*ids, self._report(error, request.output, connection.id, request.request_id))
         return CallbackResult(*ids, data)
 
@@ -82,8 +82,8 @@ class Runner:
 
     async def _call(self, prepared: Prepared, user: str) -> str:
         if prepared.is_async:
-            return await prepared.call()  # type: ignore[misc]  # an async callback gives a coroutine
-        return str(await self._pool().run(user, prepared.call))
+            return await cast("Coroutine[Any, Any, str]", prepared.call())
+        return cast("str", await self._pool().run(user, prepared.call))
 
     def _refusal(self, output: str) -> str | None:
         """Why this callback cannot run over the websocket, in words for the browser; None if it can."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def props_payload(component_id: str | Mapping[str, Any], props: Mapping[str, Any]) -> str:
     """The JSON of a `set_props` message's payload: made once, whoever it goes to."""
-    return str(to_json({"componentId": stringify_id(component_id), "props": dict(props)}))
+    return to_json({"componentId": stringify_id(component_id), "props": dict(props)})
 
 
 class WebsocketCallback(DashWebsocketCallback):

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import functools
 import logging
 import secrets
 import time
@@ -222,9 +223,7 @@ class Connection:
         """One line in the log about something bad that the client sent; after a few of them, no more."""
         self._complaints += 1
         if self._complaints <= COMPLAINTS_LOGGED:
-            last = (
-                " (further ones of this connection are not logged)" if self._complaints == COMPLAINTS_LOGGED else ""
-            )
+            last = " (further ones of this connection are not logged)" if self._complaints == COMPLAINTS_LOGGED else ""
             logger.warning("bad message connection=%s user=%.64r: %s%s", self.id, self.user, complaint, last)
 
     # --------------------------------------------------------------------------------------------- the way up
@@ -295,7 +294,7 @@ class Connection:
                 task.cancel()
         if calling in self._tasks:
             # A callback that ends its own connection learns what that did before it is cancelled.
-            self.closed.when_delivered(lambda: self._loop.call_soon(self._cancel, calling))
+            self.closed.when_delivered(functools.partial(self._loop.call_soon, self._cancel, calling))
             self._loop.call_later(2 * self._config.close_timeout, self._cancel, calling)
         if silent:
             self.closed.resolve(0.0)

@@ -33,7 +33,7 @@ class Pending(Generic[T]):
 
     def __init__(self) -> None:
         self._future: concurrent.futures.Future[T] = concurrent.futures.Future()
-        self._on_delivered: list[Callable[[], None]] = []
+        self._on_delivered: list[Callable[[], object]] = []
 
     def __await__(self) -> Generator[object, None, T]:
         value = yield from asyncio.wrap_future(self._future).__await__()
@@ -56,7 +56,7 @@ class Pending(Generic[T]):
         """Call this with the underlying future when the outcome is known, in the thread that knows it."""
         self._future.add_done_callback(callback)
 
-    def when_delivered(self, callback: Callable[[], None]) -> None:
+    def when_delivered(self, callback: Callable[[], object]) -> None:
         """Call this when somebody who awaited the outcome has been given it."""
         self._on_delivered.append(callback)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
 from quart import current_app, jsonify, make_response, redirect, request
@@ -68,9 +68,7 @@ class Guard:
                 return await current_app.ensure_async(view)(*args, **kwargs)
             if self._sessions.current() is None:
                 return await refuse()
-            response = await make_response(await current_app.ensure_async(view)(*args, **kwargs))
-            response.headers["Cache-Control"] = "no-store"
-            return response
+            return await _never_stored(await current_app.ensure_async(view)(*args, **kwargs))
 
         return guarded
 
@@ -80,16 +78,11 @@ class Guard:
         target = request.full_path if request.query_string else request.path
         location = f"{request.root_path}{self._config.login_url}"
         location += f"{'&' if '?' in location else '?'}next={quote(request.root_path + target, safe='/')}"
-        response = await make_response(redirect(location, 302))
-        response.headers["Cache-Control"] = "no-store"
-        return response
+        return await _never_stored(redirect(location, 302))
 
     async def _unauthorized(self) -> Response:
         login_url = f"{request.root_path}{self._config.login_url}" if self._has_login_page() else None
-        response = jsonify({"error": "login required", "login_url": login_url})
-        response.status_code = 401
-        response.headers["Cache-Control"] = "no-store"
-        return response
+        return await _never_stored((jsonify({"error": "login required", "login_url": login_url}), 401))
 
     def _has_login_page(self) -> bool:
         """Whether `login_url` leads to a view of the app's own: Dash's catch-all would lead back here, for ever."""
@@ -102,11 +95,15 @@ class Guard:
 
 
 async def _plain(text: str) -> Response:
-    response = await make_response(
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>401</title><p>{text}</p></html>", 401
-    )
+    page = f"<!doctype html><html lang=en><meta charset=utf-8><title>401</title><p>{text}</p></html>"
+    return await _never_stored((page, 401))
+
+
+async def _never_stored(answer: Any) -> Response:
+    """A response that no cache, not even the browser's, may keep (ASVS 14.3.2)."""
+    response: Any = await make_response(answer)
     response.headers["Cache-Control"] = "no-store"
-    return response
+    return cast("Response", response)
 
 
 def safe_next(default: str = "/") -> str:

@@ -211,14 +211,13 @@ class Sessions:
     def has_left(self) -> bool:
         """Whether this request came with a session that has ended since: nothing more may be done for it."""
         return any(
-            visit.session is not None and self.ending_of(visit.session) is not None
-            for visit in self.visits().values()
+            visit.session is not None and self.ending_of(visit.session) is not None for visit in self.visits().values()
         )
 
     async def depart(self) -> None:
         """Act on what the view did: log out, log in, renew. Before quart-auth writes its cookie; in a request context."""
         for extension, visit in self.visits().items():
-            user = getattr(g, str(extension.attribute_name), visit.user)
+            user: Any = getattr(g, str(extension.attribute_name), visit.user)
             if user is not visit.user and user.action in (Action.WRITE, Action.WRITE_PERMANENT):
                 visit.login_position = await self._login_position()
             receipt = self._settle(extension, visit)
@@ -233,7 +232,7 @@ class Sessions:
             self._settle(extension, visit)
 
     def _settle(self, extension: QuartAuth, visit: Visit) -> Pending[Receipt] | None:
-        user = getattr(g, str(extension.attribute_name), visit.user)
+        user: Any = getattr(g, str(extension.attribute_name), visit.user)
         if user is None or (user is visit.settled and user is not visit.user):
             return None
         visit.settled = user
@@ -241,13 +240,13 @@ class Sessions:
             if extension.mode == "bearer":
                 user.action = Action.PASS  # there is no cookie to delete, and quart-auth would warn of that
             return self._end_visit(visit, Ending.LOGGED_OUT, "logged out")
-        if user.action is Action.PASS:
+        if user.action is Action.PASS or extension.mode == "bearer":
             return None
-        if user is not visit.user:
-            return self._end_visit(visit, Ending.SWITCHED, "another login took its place")
-        if visit.session is not None and self.ending_of(visit.session) is not None:
-            user.action = Action.PASS  # a renewal that its session's end has overtaken writes no cookie
-        return None
+        overtaken = visit.session is not None and self.ending_of(visit.session) is not None
+        if user.auth_id is None or (user is visit.user and overtaken):
+            user.action = Action.PASS  # nobody's renewal, or one that its session's end has overtaken: no cookie
+            return None
+        return None if user is visit.user else self._end_visit(visit, Ending.SWITCHED, "another login took its place")
 
     def _end_visit(self, visit: Visit, ending: Ending, reason: str) -> Pending[Receipt] | None:
         if visit.session is None:
@@ -267,7 +266,7 @@ class Sessions:
     def stamp(self, extension: QuartAuth, auth_id: Any) -> Token:
         """The token to sign: the request's own for a renewal, a new session's for everything else (ASVS 7.2.4)."""
         now = time.time()
-        visit = getattr(g, VISITS, {}).get(extension) if has_app_context() else None
+        visit: Visit | None = getattr(g, VISITS, {}).get(extension) if has_app_context() else None
         if visit is not None and visit.token is not None and visit.user is not None:
             writes_own_user = getattr(g, str(extension.attribute_name), None) is visit.user
             if writes_own_user and auth_id in (visit.user.auth_id, visit.token.auth_id):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import deque
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
@@ -23,6 +22,9 @@ from .messages import (
     Outbound,
     SetProps,
 )
+
+if TYPE_CHECKING:
+    from collections import deque
 
 ID_CHARACTERS = 256
 """Longest request or renderer id that is taken; Dash's own have 36."""
