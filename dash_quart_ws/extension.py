@@ -54,7 +54,7 @@ class Extension:
         self._setting_up: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._watched: set[int] = set()
+        self._watched: set[object] = set()
         self._socket_paths: set[str] = set()
         self._warned: set[str] = set()
         server.asgi_websocket_class = socket_class(server.asgi_websocket_class, self._socket_paths)
@@ -100,12 +100,19 @@ class Extension:
             self._loop = loop
             self._setting_up = None
             self.sessions.bind(loop)
+            if self.config.idle_timeout is not None:
+                self.spawn(self._sweep_every(self.config.idle_timeout), name="idle sweep")
         if len(self._ready) == len(self._backends):
             return
         if self._setting_up is None:
             # In a context of its own: nothing that is set up may see whose request happened to be the first.
             self._setting_up = self.spawn(self._set_up(), name="first contact", context=contextvars.Context())
         await asyncio.shield(self._setting_up)
+
+    async def _sweep_every(self, seconds: float) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            self.sessions.sweep()
 
     async def _set_up(self) -> None:
         try:
@@ -125,6 +132,10 @@ class Extension:
             ConfigurationError: it is not; the message says what to do.
         """
         if self.sessions.active:
+            if not any(extension.singleton for extension in self.server.extensions["QUART_AUTH"]):
+                raise ConfigurationError(
+                    "every QuartAuth of the server has singleton=False: one must be the singleton that Dash's login follows"
+                )
             if not self.server.secret_key:
                 raise ConfigurationError(
                     "sessions are signed with the server's secret_key, and there is none: set app.server.secret_key to a "
@@ -154,7 +165,7 @@ class Extension:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        self.broker.close()
+        self.sessions.stop()
 
     # --------------------------------------------------------------------------------------- around each request
 
@@ -179,10 +190,10 @@ class Extension:
     def watch_shutdown(self, socket: Socket) -> None:
         """Learn from a connection's server when it is going down; its first connection is enough."""
         wait = _servers.shutdown_of(socket.server_send)
-        owner = id(getattr(wait, "__self__", None))
-        if wait is None or owner in self._watched:
+        event = getattr(wait, "__self__", None)
+        if wait is None or event in self._watched:
             return
-        self._watched.add(owner)
+        self._watched.add(event)
         _servers.chain_sigterm(socket.server_send, self.drain)
         self.spawn(self._drain_after(wait), name="shutdown watch")
 

@@ -12,6 +12,8 @@ import socket
 import subprocess
 import sys
 import time
+import weakref
+from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -220,12 +222,20 @@ def request_message(output: str, value: Any = 1, request_id: str = "1", renderer
     )
 
 
+_unread: weakref.WeakKeyDictionary[Any, deque[dict[str, Any]]] = weakref.WeakKeyDictionary()
+
+
 async def messages(connection: websockets.ClientConnection) -> AsyncIterator[dict[str, Any]]:
-    """What the server sends, message by message."""
-    async for text in connection:
-        value = json.loads(text)
-        for message in value if isinstance(value, list) else [value]:
-            yield message
+    """What the server sends, message by message; what one reader leaves of a frame, the next one gets."""
+    unread = _unread.setdefault(connection, deque())
+    while True:
+        while unread:
+            yield unread.popleft()
+        try:
+            value = json.loads(await connection.recv())
+        except websockets.ConnectionClosed:
+            return
+        unread.extend(value if isinstance(value, list) else [value])
 
 
 async def next_message(connection: websockets.ClientConnection, type: str | None = None, timeout: float = 10.0) -> Any:

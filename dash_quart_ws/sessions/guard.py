@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from quart import current_app, jsonify, make_response, redirect, request
 from werkzeug.exceptions import HTTPException
+from werkzeug.routing import RequestRedirect
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -89,6 +90,8 @@ class Guard:
         adapter = self._server.url_map.bind("localhost")
         try:
             endpoint, _ = adapter.match(self._config.login_url.partition("?")[0], method="GET")
+        except RequestRedirect:  # to the same path with a slash
+            return True
         except HTTPException:
             return False
         return endpoint not in self._pages

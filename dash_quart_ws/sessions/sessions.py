@@ -134,6 +134,11 @@ class Sessions:
             for revocation in self._broker.load():
                 self._replica.add(revocation)
 
+    def stop(self) -> None:
+        """The server has gone down: what is on its way to the broker is stored, and its files are closed."""
+        self._broker.close()
+        self._started = False
+
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
         """The event loop that serves; `revoke` from a thread hands over to it."""
         self._loop = loop
