@@ -1,0 +1,352 @@
+"""One connection: what a bad message may do (nothing), what the app may do with it, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import websockets
+
+from tests.server import await_for, call, closed, messages, next_message, request_message, result, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.server import Server
+
+BRIDGE = {"subprotocols": ["dash-quart-ws.v1"]}
+
+
+@pytest.fixture(scope="module")
+def control(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("control"), app="tests.apps.control:server") as server:
+        yield server
+
+
+def events(server: Server) -> list[str]:
+    found: list[str] = server.get("/events").json["events"]
+    return found
+
+
+async def happens(server: Server, *expected: str, after: int = 0) -> None:
+    """Wait until these events have come, each once."""
+
+    def all_there() -> bool:
+        return sorted(events(server)[after:]) == sorted(expected)
+
+    try:
+        await await_for(all_there)
+    except AssertionError:
+        assert sorted(events(server)[after:]) == sorted(expected)
+
+
+# ------------------------------------------------------------------------------------------------- bad messages
+
+GOOD_REQUEST = json.loads(request_message("echo.children", 1, "good"))
+
+BAD_MESSAGES: dict[str, tuple[str | bytes, str | None]] = {
+    "not JSON": ("{", None),
+    "empty": ("", None),
+    "a number": ("17", None),
+    "a string": ('"callback_request"', None),
+    "null": ("null", None),
+    "an empty list": ("[]", None),
+    "no type": ('{"requestId": "7"}', "7"),
+    "an unhashable type": ('{"type": {}, "requestId": "7"}', "7"),
+    "an unknown type": ('{"type": "launch", "requestId": "7"}', "7"),
+    "a request without an id": (json.dumps({**GOOD_REQUEST, "requestId": None}), None),
+    "a request with an unhashable id": (json.dumps({**GOOD_REQUEST, "requestId": {}}), None),
+    "a request with an endless id": (json.dumps({**GOOD_REQUEST, "requestId": "x" * 1000}), None),
+    "a request with an unhashable renderer": (json.dumps({**GOOD_REQUEST, "rendererId": []}), "good"),
+    "a request without a payload": ('{"type": "callback_request", "requestId": "7"}', "7"),
+    "a payload that is a list": ('{"type": "callback_request", "requestId": "7", "payload": []}', "7"),
+    "an unhashable output": ('{"type": "callback_request", "requestId": "7", "payload": {"output": {}}}', "7"),
+    "inputs that are no list": (
+        '{"type": "callback_request", "requestId": "7", "payload": {"output": "echo.children", "inputs": 7}}',
+        "7",
+    ),
+    "inputs of the wrong kind": (
+        '{"type": "callback_request", "requestId": "7", "payload": {"output": "echo.children", "inputs": [7]}}',
+        "7",
+    ),
+    "changedPropIds of the wrong kind": (
+        json.dumps({**GOOD_REQUEST, "payload": {**GOOD_REQUEST["payload"], "changedPropIds": [[]]}}),
+        "good",
+    ),
+    "too few inputs": (json.dumps({**GOOD_REQUEST, "payload": {**GOOD_REQUEST["payload"], "inputs": []}}), "good"),
+    "an unknown callback": (request_message("nothing.children", 1, "7"), "7"),
+    "an answer to nothing": ('{"type": "get_props_response", "requestId": "7", "payload": {}}', "7"),
+    "deep nesting": ("[" * 100_000, None),
+    "a deep payload": ('{"type":"callback_request","requestId":"7","payload":' + '{"a":' * 50_000, None),
+    "a huge integer": ("1" * 10_000, None),
+    "a lone surrogate": ('{"type": "\\ud800", "requestId": "7"}', "7"),
+    "a binary frame": (b"\x00\xff", None),
+    "an empty binary frame": (b"", None),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_MESSAGES.values(), ids=BAD_MESSAGES)
+async def test_a_bad_message_gets_an_error_and_hurts_nothing_else(hypercorn: Server, bad: Any) -> None:
+    text, request_id = bad
+    async with hypercorn.connect(hypercorn.login("alice")) as socket:
+        await socket.send(request_message("slow.children", 1, "running"))
+        await socket.send(text)
+        answer = await next_message(socket)
+        assert answer.get("requestId") == request_id
+        assert answer["type"] == "error" or answer["payload"]["status"] == "error", answer
+        assert result(await call(socket, "echo.children", 2, "after")) == "alice 2"
+        duplicate = request_message("slow.children", 1, "running")
+        await socket.send(duplicate)
+        assert "still running" in (await next_message(socket, "error"))["payload"]["message"], "the other goes on"
+
+
+async def test_a_list_with_bad_items_loses_none_of_its_good_ones(hypercorn: Server) -> None:
+    async with hypercorn.connect(hypercorn.login("alice")) as socket:
+        good = [json.loads(request_message("echo.children", number, str(number))) for number in (1, 2)]
+        await socket.send(json.dumps([7, good[0], {"type": "launch"}, good[1], []]))
+        answers = [await next_message(socket) for _ in range(5)]
+    assert sorted(answer["type"] for answer in answers) == ["callback_response"] * 2 + ["error"] * 3
+    results = {answer["requestId"]: result(answer["payload"]) for answer in answers if answer["type"] != "error"}
+    assert results == {"1": "alice 1", "2": "alice 2"}
+
+
+async def test_bad_messages_do_not_flood_the_log(hypercorn: Server) -> None:
+    async with hypercorn.connect(hypercorn.login("eve")) as socket:
+        for number in range(200):
+            await socket.send(json.dumps({"type": "launch", "requestId": str(number)}))
+            await socket.send(request_message("nothing.children", 1, f"r{number}"))
+        for _ in range(400):
+            await next_message(socket)
+    lines = [line for line in hypercorn.log.splitlines() if "bad message" in line and "'eve'" in line]
+    assert len(lines) == 10
+    assert "further ones of this connection are not logged" in lines[-1]
+
+
+async def test_the_log_repeats_nothing_that_a_bad_message_held(hypercorn: Server) -> None:
+    async with hypercorn.connect(hypercorn.login("alice")) as socket:
+        await socket.send('{"type": "callback_request", "requestId": "1", "payload": {"output": ["hunter2"]}}')
+        answer = await next_message(socket)
+    assert "hunter2" not in json.dumps(answer) + hypercorn.log
+
+
+async def test_a_callback_without_websocket_true_does_not_run_over_the_websocket(tmp_path: Any) -> None:
+    with serving(tmp_path, app="tests.apps.partly:server") as server:
+        async with server.connect(server.login("alice")) as socket:
+            assert result(await call(socket, "yes.children")) == "yes"
+            refused = await call(socket, "no.children", 1, "2")
+            assert refused["status"] == "error"
+            assert "websocket=True" in refused["message"]
+            assert result(await call(socket, "yes.children", 1, "3")) == "yes"
+
+
+# ------------------------------------------------------------------------------------------------- Dash's hooks
+
+
+@pytest.mark.parametrize(
+    ("hook", "code", "reason"),
+    [
+        ("false", 4001, "Connection rejected"),
+        ("tuple", 4999, "not today"),
+        ("bad-code", 4001, "no such code"),
+        ("raises", 4001, "Authentication error"),
+    ],
+)
+async def test_a_connect_hook_that_refuses_closes_with_a_code_that_the_browser_can_read(
+    control: Server, hook: str, code: int, reason: str
+) -> None:
+    cookie = control.login("alice")
+    url = f"{control.socket_url}?hook={hook}"
+    options: Any = {"origin": control.origin, "additional_headers": {"Cookie": cookie}, **BRIDGE}
+    async with websockets.connect(url, **options) as socket:
+        assert await closed(socket) == (code, reason)
+    if hook == "raises":
+        assert "RuntimeError: the hook is broken" in control.log
+
+
+@pytest.mark.parametrize(
+    ("hook", "code", "reason"),
+    [
+        ("false", 4001, "Message rejected"),
+        ("tuple", 4998, "that was too much"),
+        ("raises", 4001, "Authentication error"),
+    ],
+)
+async def test_a_message_hook_that_refuses_ends_the_connection_before_the_message_counts(
+    control: Server, hook: str, code: int, reason: str
+) -> None:
+    async with control.connect(control.login("alice"), **BRIDGE) as socket:
+        assert result(await call(socket, "d.children", "fine")) == "fine"
+        await socket.send(json.dumps({**json.loads(request_message("d.children")), "hook": hook}))
+        assert [message async for message in messages(socket)] == []
+        assert (socket.close_code, socket.close_reason) == (code, reason)
+    if hook == "raises":
+        assert "RuntimeError: the message hook is broken" in control.log
+
+
+# ---------------------------------------------------------------------------------------- what the app may do
+
+
+async def test_a_connection_shows_who_it_is_and_which_tabs_it_has(control: Server) -> None:
+    cookie = control.login("alice")
+    async with control.connect(cookie) as socket:
+        await call(socket, "d.children", "x")
+        (shown,) = [one for one in control.get("/events").json["connections"] if one["user"] == "alice"]
+    assert shown["renderers"] == ["tab"]
+    assert shown["remote"] == "127.0.0.1"
+    assert shown["since"].endswith("+00:00")
+    assert cookie.partition("=")[2] not in json.dumps(shown)
+    assert len(shown["session"]) == 32
+
+
+async def test_hooks_are_called_once_for_a_connection_and_for_a_session(control: Server) -> None:
+    before = len(events(control))
+    cookie = control.login("hooked")
+    async with control.connect(cookie) as one, control.connect(cookie) as two:
+        await call(one, "d.children", "x")
+        await call(two, "d.children", "x")
+        await control.aget("/logout", cookie)
+        await closed(one)
+        await closed(two)
+    await happens(
+        control,
+        *["connect hooked"] * 2,
+        *["disconnect hooked: logged out"] * 2,
+        "session end hooked: logged out",
+        after=before,
+    )
+
+
+@pytest.mark.parametrize("target", ["connection", "session", "user", "topic", "all"])
+async def test_close_closes_what_it_names_and_leaves_the_sessions(control: Server, target: str) -> None:
+    alice, bob = control.login("alice"), control.login("bob")
+    async with control.connect(alice, **BRIDGE) as hers, control.connect(bob, **BRIDGE) as his:
+        await call(hers, "d.children", "her topic")
+        await call(his, "d.children", "his topic")
+        (shown,) = [one for one in control.get("/events").json["connections"] if one["user"] == "alice"]
+        value = {
+            "connection": shown["id"],
+            "session": shown["session"],
+            "user": "alice",
+            "topic": "her topic",
+            "all": 1,
+        }
+        name = str(value[target]).replace(" ", "%20")
+        for path in ("push", "close"):
+            reply = (await control.aget(f"/{path}?{target}={name}")).json
+            assert reply.popitem()[1] == (2 if target == "all" else 1), (path, target)
+        assert (await next_message(hers))["payload"]["props"] == {"title": "pushed"}
+        assert await closed(hers) == (4500, "closed by the app")
+        if target == "all":
+            assert await closed(his) == (4500, "closed by the app")
+        else:
+            assert result(await call(his, "d.children", "still here", "2")) == "still here"
+    async with control.connect(alice) as again:
+        assert result(await call(again, "d.children", "back")) == "back"
+
+
+async def test_a_forgotten_await_revokes_all_the_same(control: Server) -> None:
+    async with control.connect(control.login("forgotten"), **BRIDGE) as socket:
+        assert "forgotten" not in (await control.aget("/revoke-and-forget/forgotten")).json["open"]
+        assert await closed(socket) == (4503, "revoked")
+
+
+async def test_a_callback_may_end_its_own_session_and_gets_its_receipt_before_it_is_cancelled(control: Server) -> None:
+    before = len(events(control))
+    async with control.connect(control.login("self"), **BRIDGE) as socket:
+        await socket.send(request_message("a.children"))
+        assert await closed(socket) == (4503, "by itself")
+    await happens(
+        control,
+        "connect self",
+        "disconnect self: by itself",
+        "session end self: by itself",
+        "receipt 1 1",
+        "cancelled last",
+        after=before,
+    )
+    assert events(control)[-1] == "cancelled last"
+
+
+async def test_a_callback_in_a_thread_may_end_its_own_session(control: Server) -> None:
+    before = len(events(control))
+    async with control.connect(control.login("thread"), **BRIDGE) as socket:
+        await socket.send(request_message("b.children"))
+        assert [message async for message in messages(socket)] == []
+        assert (socket.close_code, socket.close_reason) == (4503, "from a thread")
+    await happens(
+        control,
+        "connect thread",
+        "disconnect thread: from a thread",
+        "session end thread: from a thread",
+        "thread receipt 1 1",
+        after=before,
+    )
+
+
+async def test_sign_out_everywhere_else_keeps_the_session_that_asked(control: Server) -> None:
+    here, there = control.login("alice"), control.login("alice")
+    async with control.connect(here) as mine, control.connect(there, **BRIDGE) as other:
+        await call(other, "d.children", "x")
+        assert result(await call(mine, "g.children")) == "closed 1"
+        assert await closed(other) == (4503, "revoked")
+        assert result(await call(mine, "d.children", "still here", "2")) == "still here"
+    assert control.get("/_dash-layout", here).status == 200
+    assert control.get("/_dash-layout", there).status == 401
+
+
+async def test_a_callback_may_close_its_connection_and_ask_the_client_back(control: Server) -> None:
+    async with control.connect(control.login("alice"), **BRIDGE) as socket:
+        await socket.send(request_message("e.children"))
+        assert await closed(socket) == (4100, "enough")
+
+
+async def test_props_that_a_thread_sets_arrive_in_order_and_before_its_response(control: Server) -> None:
+    async with control.connect(control.login("alice")) as socket:
+        await socket.send(request_message("c.children", 500))
+        received = [await next_message(socket) for _ in range(501)]
+    assert [message["payload"]["props"]["title"] for message in received[:-1]] == list(range(500))
+    assert result(received[-1]["payload"]) == "done"
+
+
+async def test_on_error_handles_what_a_callback_raises(control: Server) -> None:
+    async with control.connect(control.login("alice")) as socket:
+        assert result(await call(socket, "f.children")) == "handled an error"
+
+
+async def test_a_view_that_fails_after_its_logout_has_logged_out(control: Server) -> None:
+    cookie = control.login("alice")
+    async with control.connect(cookie, **BRIDGE) as socket:
+        assert (await control.aget("/logout-and-fail", cookie)).status == 500
+        assert await closed(socket) == (4501, "logged out")
+    assert control.get("/_dash-layout", cookie).status == 401
+
+
+async def send_until_closed(socket: websockets.ClientConnection, text: str) -> None:
+    try:
+        while True:
+            await socket.send(text)
+            await asyncio.sleep(0)
+    except websockets.ConnectionClosed:
+        return
+
+
+async def test_a_request_that_comes_right_behind_the_logout_does_not_run(hypercorn: Server) -> None:
+    """The frames are on their way while the logout is: whatever is read after it starts nothing."""
+    cookie = hypercorn.login("late")
+    async with hypercorn.connect(cookie, **BRIDGE) as socket:
+        await call(socket, "echo.children")
+        logout = asyncio.create_task(hypercorn.aget("/logout", cookie))
+        number = 1
+        while not logout.done():
+            number += 1
+            try:
+                await socket.send(request_message("echo.children", number, str(number)))
+            except websockets.ConnectionClosed:
+                break
+            await asyncio.sleep(0)
+        await logout
+        count = hypercorn.get("/state").json["started"].count("echo")
+        await send_until_closed(socket, request_message("echo.children", 1, "after"))
+    assert hypercorn.get("/state").json["started"].count("echo") == count
