@@ -17,10 +17,10 @@ from .backend import QuartBackend
 from .config import Config
 from .connections.connection import Connection
 from .connections.receipt import Pending, Receipt
+from .connections.session import Session
 from .exceptions import BrokerError, ConfigurationError, DashQuartWsError, NotConnected
 from .extension import current_session
 from .sessions.guard import safe_next
-from .sessions.sessions import Session
 from .wire.close import CloseCode
 
 __version__ = "0.1.0.dev0"

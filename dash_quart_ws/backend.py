@@ -40,11 +40,12 @@ from .config import Config
 from .connections.asgi import SCOPE_KEY, Socket
 from .connections.connection import Connection
 from .connections.receipt import Pending, Receipt
+from .connections.session import Session
 from .exceptions import ConfigurationError
 from .extension import Extension
 from .sessions import handshake
 from .sessions.guard import OPEN_RULES, Guard
-from .sessions.sessions import Session, receipt_of
+from .sessions.sessions import receipt_of
 from .wire.close import SUBPROTOCOL, CloseCode
 
 if TYPE_CHECKING:
@@ -161,6 +162,11 @@ class QuartBackend(_Backend):
         except BaseException:
             before.undo()
             raise
+
+    def shutdown_executor(self, wait: bool = True) -> None:
+        """Let the threads go; the pool makes new ones when it is needed again."""
+        super().shutdown_executor(wait)
+        self._pool = None
 
     def pool(self) -> Pool:
         """The threads for this app's synchronous callbacks."""

@@ -21,7 +21,7 @@ from .config import SESSION_OPTIONS
 from .connections.asgi import socket_class
 from .connections.hub import Hub
 from .exceptions import ConfigurationError
-from .sessions.sessions import Session, Sessions
+from .sessions.sessions import Sessions
 from .wire.close import CloseCode
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .backend import QuartBackend
     from .config import Config
     from .connections.asgi import Socket
+    from .connections.session import Session
 
 logger = logging.getLogger("dash_quart_ws")
 
@@ -165,6 +166,8 @@ class Extension:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        for backend in self._backends:
+            backend.shutdown_executor(wait=False)
         self.sessions.stop()
 
     # --------------------------------------------------------------------------------------- around each request

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ..connections.connection import Connection
-    from ..sessions.sessions import Session
+    from ..connections.session import Session
 
 
 def props_payload(component_id: str | Mapping[str, Any], props: Mapping[str, Any]) -> str:

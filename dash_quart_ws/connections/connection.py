@@ -20,7 +20,7 @@ import functools
 import logging
 import secrets
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ..exceptions import NotConnected
 from ..wire import codec, messages
@@ -35,25 +35,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from ..config import Config
+    from .session import Session
 
 logger = logging.getLogger("dash_quart_ws.connection")
 
 COMPLAINTS_LOGGED = 10
 """Bad messages of one connection that get a line in the log; the last line says that there will be no more."""
-
-
-class SessionLike(Protocol):
-    """What a connection needs to know of a session; `sessions.sessions.Session` is one."""
-
-    @property
-    def id(self) -> str:
-        """The session's public id."""
-        ...
-
-    @property
-    def users(self) -> frozenset[str]:
-        """Every id under which the session's user is known."""
-        ...
 
 
 class Connection:
@@ -68,8 +55,8 @@ class Connection:
         config: Config,
         *,
         user: str | None,
-        session: Any | None,
-        bound_to: tuple[SessionLike, ...],
+        session: Session | None,
+        bound_to: tuple[Session, ...],
         remote: str | None,
         path: str,
     ) -> None:

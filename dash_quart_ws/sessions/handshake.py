@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from quart import Websocket
 
     from ..config import Config
-    from .sessions import Session, Sessions
+    from ..connections.session import Session
+    from .sessions import Sessions
 
 logger = logging.getLogger("dash_quart_ws.handshake")
 security = logging.getLogger("dash_quart_ws.security")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 SINGLES_PER_USER = 1000
-"""Single sessions of one user that are remembered one by one; more of them become one cut-off for that user."""
+"""Single sessions of one user that are remembered one by one; then the older half becomes one cut-off for that user."""
 
 CUTOFFS_PER_USER = 8
 """Cut-offs with exceptions that are remembered one by one; older ones are merged, to the stricter side."""
@@ -49,6 +49,8 @@ class Replica:
         return True
 
     def _add_cutoff(self, cutoff: Revocation) -> None:
+        if cutoff.scope is Scope.USER and not cutoff.keep:
+            self._drop_singles(cutoff.subject, cutoff.position)
         key = _key(cutoff)
         cutoffs = (*self._cutoffs.get(key, ()), cutoff) if cutoff.keep else (cutoff,)
         if len(cutoffs) > CUTOFFS_PER_USER:
@@ -64,9 +66,30 @@ class Replica:
             cutoffs = (merged, *rest)
         self._cutoffs[key] = cutoffs
 
-    def has_many_singles(self, user: str) -> bool:
-        """Whether the next single session of this user should become a cut-off."""
-        return len(self._singles.get(user, ())) >= SINGLES_PER_USER
+    def _drop_singles(self, user: str, position: int) -> None:
+        """Forget single sessions of a user that a cut-off covers: their tokens were minted before they were revoked."""
+        covered = [id for id in self._singles.get(user, ()) if self._sessions[id].position <= position]
+        for id in covered:
+            self._forget(id)
+
+    def _forget(self, session: str) -> None:
+        user = self._sessions.pop(session).user
+        if user is not None:
+            self._singles[user].discard(session)
+            if not self._singles[user]:
+                del self._singles[user]
+
+    def compaction(self, user: str) -> Revocation | None:
+        """A cut-off that stands for the older half of a user's single sessions, when there are too many of them.
+
+        It also ends what the user has left open since before those: nobody keeps a thousand logins, and one session.
+        """
+        singles = self._singles.get(user, ())
+        if len(singles) < SINGLES_PER_USER:
+            return None
+        older = sorted((self._sessions[id] for id in singles), key=lambda single: single.position)[: len(singles) // 2]
+        longest = max(single.expires for single in older)
+        return Revocation(Scope.USER, user, older[-1].position, longest, Ending.REVOKED)
 
     def ending_of(self, session: str, users: Iterable[str], seen: int) -> Ending | None:
         """Why a token's session is over: None while it is not.
@@ -88,11 +111,7 @@ class Replica:
     def prune(self, now: float) -> None:
         """Forget what no token can meet any more."""
         for session in [session for session, single in self._sessions.items() if single.expires < now]:
-            user = self._sessions.pop(session).user
-            if user is not None:
-                self._singles[user].discard(session)
-                if not self._singles[user]:
-                    del self._singles[user]
+            self._forget(session)
         for key, cutoffs in list(self._cutoffs.items()):
             alive = tuple(cutoff for cutoff in cutoffs if cutoff.expires >= now)
             if alive:

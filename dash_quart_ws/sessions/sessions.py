@@ -23,7 +23,7 @@ import os
 import platform
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from quart import g, has_app_context, has_request_context, has_websocket_context, request, websocket
@@ -31,6 +31,7 @@ from quart_auth import Action
 
 from ..brokers.base import Broker, Ending, Revocation, Scope
 from ..connections.receipt import Pending, Receipt
+from ..connections.session import Session
 from ..exceptions import BrokerError
 from ..wire.close import CloseCode
 from .revocations import Replica
@@ -56,30 +57,15 @@ WORKER = f"{platform.node()}:{os.getpid()}"
 LONGEST_TIMER = 3600.0
 """Seconds after which a session's end is computed anew: timers do not notice when the clock was set, or the host slept."""
 
+LOOP_CHECK = 1.0
+"""Seconds after which a thread that waits for the event loop looks whether that is still running."""
+
 CLOSE_CODES = {
     Ending.LOGGED_OUT: CloseCode.LOGGED_OUT,
     Ending.EXPIRED: CloseCode.SESSION_CHANGED,  # the handshake decides: another worker may have renewed it
     Ending.REVOKED: CloseCode.REVOKED,
     Ending.SWITCHED: CloseCode.SESSION_CHANGED,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """One quart-auth login in one browser profile."""
-
-    id: str
-    """Public: it names the session, and gives no access to it."""
-    user: str | None
-    """The user's `auth_id`, as `current_user.auth_id` gives it."""
-    since: dt.datetime
-    """When the user logged in, in UTC."""
-    expires: dt.datetime
-    """When it ends unless it is renewed, in UTC."""
-    users: frozenset[str] = field(default=frozenset(), repr=False)
-    """Every id under which its user is known: the token's, and the user object's."""
-    seen: int = field(default=0, repr=False)
-    """How many revocations its token had seen."""
 
 
 @dataclass(slots=True)
@@ -109,7 +95,7 @@ class Sessions:
         self._started = False
         self._extensions: list[QuartAuth] = []
         self._reading: Visit | None = None
-        self._active: dict[str, float] = {}
+        self._active: dict[str, tuple[float, Session]] = {}
         self._deadlines: dict[str, float] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self.on_end: Callable[[Session, str], None] = lambda _session, _reason: None
@@ -320,17 +306,17 @@ class Sessions:
 
     def _is_idle(self, id: str) -> bool:
         last, timeout = self._active.get(id), self._config.idle_timeout
-        return timeout is not None and last is not None and time.time() > last + timeout
+        return timeout is not None and last is not None and time.time() > last[0] + timeout
 
     def touch(self, session: Session) -> None:
         """The session's user did something: an HTTP request, or a callback. Not a heartbeat, a stream or a push."""
         if self._config.idle_timeout is not None:
-            self._active[session.id] = time.time()
+            self._active[session.id] = (time.time(), session)
 
     def sweep(self) -> None:
         """End what has been idle for too long, so that forgetting about it does not bring it back."""
-        for id in [id for id in self._active if self._is_idle(id)]:
-            self.revoke(session=id, ending=Ending.EXPIRED, reason="idle")
+        for session in [session for _, session in self._active.values() if self._is_idle(session.id)]:
+            self.revoke(session=session, ending=Ending.EXPIRED, reason="idle")
 
     # --------------------------------------------------------------------------------- a connection's sessions
 
@@ -345,7 +331,14 @@ class Sessions:
         """Unix time at which a session ends if nothing happens."""
         deadline = self._deadlines.get(session.id, session.expires.timestamp())
         timeout, last = self._config.idle_timeout, self._active.get(session.id)
-        return deadline if timeout is None or last is None else min(deadline, last + timeout)
+        return deadline if timeout is None or last is None else min(deadline, last[0] + timeout)
+
+    def expire(self, session: Session) -> None:
+        """A session's time is up: its connections close, and the handshake decides about those that come back."""
+        security.info("expired user=%.64r session=%s", session.user, session.id)
+        for connection in self._hub.of_session(session.id):
+            connection.end(CloseCode.SESSION_CHANGED, "the session has expired")
+        self.on_end(session, "expired")
 
     def forget(self, session: Session) -> None:
         """A connection of this session has gone."""
@@ -354,9 +347,7 @@ class Sessions:
 
     def may_run(self, connection: Connection) -> bool:
         """Whether a callback may start: compared at each start, not left to a timer that a suspended process fires late."""
-        return not connection.ended and all(
-            time.time() <= self.deadline(session) for session in connection.bound_to if isinstance(session, Session)
-        )
+        return not connection.ended and all(time.time() <= self.deadline(session) for session in connection.bound_to)
 
     # ------------------------------------------------------------------------------------------------- revoke
 
@@ -378,38 +369,34 @@ class Sessions:
         return self.in_loop(lambda: self._revoke(session, user, kept, ending, reason))
 
     def _revoke(
-        self,
-        session: Session | str | None,
-        user: str | None,
-        keep: tuple[str, ...],
-        ending: Ending,
-        reason: str,
+        self, session: Session | str | None, user: str | None, keep: tuple[str, ...], ending: Ending, reason: str
     ) -> Pending[Receipt]:
         revocation = self._revocation(session, user, keep, ending)
+        receipt = self._apply(revocation, reason or ending.value, session if isinstance(session, Session) else None)
+        compaction = self._replica.compaction(revocation.user) if revocation.user is not None else None
+        if compaction is not None:
+            self._apply(compaction, "a great many sessions")
+        return receipt
+
+    def _apply(self, revocation: Revocation, reason: str, known: Session | None = None) -> Pending[Receipt]:
+        """Make a revocation true in this process: first the replica, then the hub, and no await between them."""
         is_new = self._replica.add(revocation)
         connections = self._matching(revocation)
-        ended: dict[str, Session] = {
-            bound.id: bound
-            for connection in connections
-            for bound in connection.bound_to
-            if isinstance(bound, Session) and self._is_over(bound)
-        }
-        if isinstance(session, Session):
-            ended.setdefault(session.id, session)
-        endings = [
-            connection.end(self._close_code(connection, revocation), reason or ending) for connection in connections
-        ]
-        # ------------------------------------------------ nothing above awaits, and nothing below is needed for it
-        if is_new:
-            security.warning(
-                "end %s=%.64r ending=%s reason=%.64r by=%.64r remote=%s connections=%d",
-                revocation.scope, revocation.subject, ending.value, reason, _caller(), _remote(), len(connections),
-            )  # fmt: skip
-            for over in ended.values():
-                self._active.pop(over.id, None)
-                self.on_end(over, reason or ending.value)
-            return receipt_of(endings, self._broker.append(revocation))
-        return receipt_of(endings)
+        ended = {} if known is None else {known.id: known}
+        for connection in connections:
+            ended.update((bound.id, bound) for bound in connection.bound_to if self._is_over(bound))
+        endings = [connection.end(self._close_code(connection, revocation), reason) for connection in connections]
+        # ---------------------------------- whoever had a connection has none now; what follows is for the others
+        if not is_new:
+            return receipt_of(endings)
+        security.warning(
+            "end %s=%.64r ending=%s reason=%.64r by=%.64r remote=%s connections=%d",
+            revocation.scope, revocation.subject, revocation.ending, reason, _caller(), _remote(), len(connections),
+        )  # fmt: skip
+        for session in ended.values():
+            self._active.pop(session.id, None)
+            self.on_end(session, reason)
+        return receipt_of(endings, self._broker.append(revocation))
 
     def _revocation(
         self, session: Session | str | None, user: str | None, keep: tuple[str, ...], ending: Ending
@@ -424,9 +411,6 @@ class Sessions:
             scope = Scope.ALL if user is None else Scope.USER
             return Revocation(scope, user or "", position, expires, ending, keep)
         owner = session.user if isinstance(session, Session) else None
-        if owner is not None and self._replica.has_many_singles(owner):
-            logger.warning("user %.64r has ended a great many sessions: all of theirs end now", owner)
-            return Revocation(Scope.USER, owner, position, expires, ending)
         return Revocation(Scope.SESSION, _id_of(session), position, expires, ending, user=owner)
 
     def _matching(self, revocation: Revocation) -> list[Connection]:
@@ -443,7 +427,7 @@ class Sessions:
             if not connection.ended and any(self._is_over(bound) for bound in connection.bound_to)
         ]
 
-    def _is_over(self, session: Any) -> bool:
+    def _is_over(self, session: Session) -> bool:
         return self._replica.ending_of(session.id, session.users, session.seen) is not None
 
     def _close_code(self, connection: Connection, revocation: Revocation) -> CloseCode:
@@ -462,13 +446,22 @@ class Sessions:
         done: concurrent.futures.Future[T] = concurrent.futures.Future()
 
         def act() -> None:
+            if not done.set_running_or_notify_cancel():
+                return
             try:
                 done.set_result(action())
             except BaseException as error:  # noqa: BLE001 - it belongs to the caller, who gets it
                 done.set_exception(error)
 
         loop.call_soon_threadsafe(act)
-        return done.result()
+        while True:
+            try:
+                return done.result(LOOP_CHECK)
+            except concurrent.futures.TimeoutError:
+                if done.done():
+                    raise
+                if not loop.is_running() and done.cancel():  # it stopped before it got to this
+                    return action()
 
 
 class _ExpiryTimer:
@@ -479,7 +472,6 @@ class _ExpiryTimer:
     ) -> None:
         self._sessions = sessions
         self._loop = loop
-        self._connection = connection
         self._session = session
         self._handle: asyncio.TimerHandle | None = None
         connection.gone.append(self._cancel)
@@ -491,14 +483,8 @@ class _ExpiryTimer:
     def _check(self) -> None:
         if time.time() < self._sessions.deadline(self._session):
             self.arm()
-            return
-        security.info(
-            "expired user=%.64r session=%s connection=%s",
-            self._session.user,
-            self._session.id,
-            self._connection.id,
-        )
-        self._connection.end(CloseCode.SESSION_CHANGED, "the session has expired")
+        else:
+            self._sessions.expire(self._session)
 
     def _cancel(self, _connection: Connection) -> None:
         if self._handle is not None:

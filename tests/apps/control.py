@@ -15,7 +15,7 @@ from dash_quart_ws import Connection, QuartBackend, Session, current_session
 
 logging.basicConfig(stream=sys.stderr, level="INFO")
 
-events: list[str] = []
+events: list[tuple[str | None, str]] = []
 
 
 @hooks.websocket_connect()
@@ -54,34 +54,34 @@ app.layout = html.Div([html.Button(id="go"), *(html.Div(id=id) for id in ("a", "
 
 @backend.on_connect
 async def connected(connection: Connection) -> None:
-    events.append(f"connect {connection.user}")
+    events.append((connection.user, "connect"))
 
 
 @backend.on_disconnect
 def disconnected(connection: Connection, reason: str) -> None:
-    events.append(f"disconnect {connection.user}: {reason}")
+    events.append((connection.user, f"disconnect: {reason}"))
 
 
 @backend.on_session_end
 async def session_ended(session: Session, reason: str) -> None:
-    events.append(f"session end {session.user}: {reason}")
+    events.append((session.user, f"session end: {reason}"))
 
 
 @app.callback(Output("a", "children"), Input("go", "n_clicks"))
 async def revoke_own(_clicks: int) -> str:
     """Ends the session that it runs in, and learns what that did."""
     receipt = await backend.revoke(session=current_session(), reason="by itself")
-    events.append(f"receipt {receipt.closed} {receipt.confirmed}")
+    events.append((ctx.websocket.user, f"receipt {receipt.closed} {receipt.confirmed}"))
     try:
         await asyncio.Event().wait()
     finally:
-        events.append("cancelled last")
+        events.append((ctx.websocket.user, "cancelled last"))
 
 
 @app.callback(Output("b", "children"), Input("go", "n_clicks"))
 def revoke_own_in_a_thread(_clicks: int) -> str:
     receipt = backend.revoke(session=ctx.websocket.session, reason="from a thread").result(10)
-    events.append(f"thread receipt {receipt.closed} {receipt.confirmed}")
+    events.append((ctx.websocket.user, f"receipt {receipt.closed} {receipt.confirmed}"))
     return "dropped"
 
 
