@@ -3,9 +3,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 PORT ?= 8050
 
-.PHONY: demo test lint types unit browser format clean
+.PHONY: demo test lint types unit browser format bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python quart_app.py --port $(PORT)
@@ -22,30 +23,29 @@ types: $(VENV)/.test
 unit: $(VENV)/.test browser
 	$(BIN)/pytest
 
-# Debian's Chromium and ChromeDriver, where they are missing and apt may be used. The tests fail, loudly, without them.
+# The tests fail, loudly, without a browser.
 browser:
-	@if command -v chromium >/dev/null && command -v chromedriver >/dev/null; then :; \
-	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium chromium-driver; \
-	elif command -v apt-get >/dev/null && sudo -n true 2>/dev/null; then \
-		sudo apt-get update -qq && sudo DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium chromium-driver; \
-	else echo "Install chromium and chromedriver: the browser tests need them." >&2; fi
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || .ci/debian-packages chromium chromium-driver
+
+# How long it takes from a logout to the closed socket, with a thousand connections open.
+bench: $(VENV)/.test
+	$(BIN)/python benchmarks/logout_latency.py
 
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-$(BIN)/python:
+$(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed" >&2; exit 1; }
-	@$(PYTHON) -m venv $(VENV) || { \
-		echo "Python cannot make a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || .ci/debian-packages python3-venv
+	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.demo: setup.cfg pyproject.toml | $(BIN)/python
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+$(VENV)/.demo: setup.cfg pyproject.toml | $(BIN)/pip
+	$(PIP) --editable .
 	@touch $@
 
-$(VENV)/.test: setup.cfg pyproject.toml | $(BIN)/python
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+$(VENV)/.test: setup.cfg pyproject.toml | $(BIN)/pip
+	$(PIP) --editable '.[dev]'
 	@touch $@ $(VENV)/.demo
 
 clean:

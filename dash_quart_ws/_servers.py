@@ -49,6 +49,19 @@ def transport_of(send: Any) -> asyncio.Transport | None:
     return transport if isinstance(transport, asyncio.Transport) else None
 
 
+def _h2_protocol(send: Any) -> Any:
+    """hypercorn's `H2Protocol`, when this websocket is one stream of an HTTP/2 connection."""
+    protocol = getattr(getattr(_stream(send), "send", None), "__self__", None)
+    return protocol if hasattr(protocol, "streams") and hasattr(protocol, "stream_buffers") else None
+
+
+def can_reset(send: Any) -> bool:
+    """Whether `reset` has a means here. Where it has none (granian), nobody may read while a close is on its way: there it
+    would wait for that reader, and a client's answer to it would take the worker process down.
+    """
+    return transport_of(send) is not None or _h2_protocol(send) is not None
+
+
 def reset(send: Any) -> Awaitable[None] | bool:
     """Take a connection down now, whatever its client does. False: this server gives us no means.
 
@@ -63,10 +76,8 @@ def reset(send: Any) -> Awaitable[None] | bool:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
         transport.abort()
         return True
-    protocol = getattr(getattr(_stream(send), "send", None), "__self__", None)
-    if hasattr(protocol, "streams") and hasattr(protocol, "stream_buffers"):
-        return _reset_stream(protocol, _stream(send))
-    return False
+    protocol = _h2_protocol(send)
+    return False if protocol is None else _reset_stream(protocol, _stream(send))
 
 
 async def _reset_stream(protocol: Any, stream: Any) -> None:

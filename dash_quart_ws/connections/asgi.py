@@ -43,6 +43,11 @@ class Socket:
         """The server's own `send`, for `_servers`."""
         return self._send
 
+    @property
+    def can_reset(self) -> bool:
+        """Whether the transport can be reset under a client that does not hang up."""
+        return _servers.can_reset(self._send)
+
     async def send(self, event: Any) -> None:
         """The ASGI `send` that Quart is given: whatever comes after our close goes nowhere."""
         if not self._closing:
@@ -103,25 +108,24 @@ class Socket:
         with contextlib.suppress(OSError, RuntimeError):
             await self._send({"type": "websocket.close", "code": code, "reason": close.cut_reason(reason)})
 
-    async def see_off(self, *, timeout: float) -> bool:
-        """After `close`, while somebody else keeps reading: wait for the client to hang up, then reset the transport.
-
-        False when the client may still be there, because this server gives us no means to reset it.
-        """
+    async def see_off(self, *, timeout: float) -> None:
+        """After `close`, while somebody else keeps reading: wait for the client to hang up, then reset the transport."""
         try:
             async with asyncio.timeout(timeout):
                 await self._gone.wait()
         except TimeoutError:
-            return await self.reset()
+            await self.reset()
+            return
         # uvicorn says "disconnect" as soon as its own close frame is out, and then waits longer than we do.
         transport = _servers.transport_of(self._send)
         if transport is not None and not transport.is_closing():
             asyncio.get_running_loop().call_later(timeout, _servers.reset, self._send)
-        return True
 
     async def dismiss(self, code: int, reason: str, *, timeout: float) -> None:
         """Close a connection that nobody reads, and see its client off; what the client still sends is dropped."""
         await self.close(code, reason, timeout=timeout)
+        if not self.can_reset:  # granian: whoever reads after a close takes its worker process down
+            return
         reader = asyncio.get_running_loop().create_task(self._drop_input(), name="dismissed")
         try:
             await self.see_off(timeout=timeout)
@@ -134,13 +138,11 @@ class Socket:
             while True:
                 await self.receive()
 
-    async def reset(self) -> bool:
-        """Drop the connection now, with all that is buffered for the client. False where the server has no means."""
+    async def reset(self) -> None:
+        """Drop the connection now, with all that is buffered for the client, where the server gives us the means."""
         done = _servers.reset(self._send)
-        if isinstance(done, bool):
-            return done
-        await done
-        return True
+        if not isinstance(done, bool):
+            await done
 
 
 def socket_class(previous: type[Any], paths: MutableSet[str]) -> type[Any]:

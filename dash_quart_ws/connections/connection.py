@@ -298,13 +298,16 @@ class Connection:
                 self._loop.call_soon_threadsafe(self.end, code, reason)
 
     async def _close(self, code: int, reason: str) -> None:
+        if not self._socket.can_reset and self._reader is not None:
+            # Nothing can be done about a client that stays; and granian sends no close while somebody reads.
+            self._abandoned = True
+            self._reader.cancel()
         try:
             await self._socket.close(code, reason, timeout=self._config.close_timeout)
         finally:
             self.closed.resolve((time.perf_counter() - self._ended_at) * 1000)
-        if not await self._socket.see_off(timeout=self._config.close_timeout) and self._reader is not None:
-            self._abandoned = True
-            self._reader.cancel()
+        if not self._abandoned:
+            await self._socket.see_off(timeout=self._config.close_timeout)
 
     def _cancel(self, task: asyncio.Task[None] | None) -> None:
         if task in self._tasks:
