@@ -16,7 +16,7 @@ from __future__ import annotations
 from .backend import QuartBackend
 from .config import Config
 from .connections.connection import Connection
-from .connections.receipt import Pending, Receipt
+from .connections.receipt import Pending, PendingReceipt, Receipt
 from .connections.session import Session
 from .exceptions import BrokerError, ConfigurationError, DashQuartWsError, NotConnected
 from .extension import current_session
@@ -34,6 +34,7 @@ __all__ = [
     "DashQuartWsError",
     "NotConnected",
     "Pending",
+    "PendingReceipt",
     "QuartBackend",
     "Receipt",
     "Session",

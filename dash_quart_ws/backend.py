@@ -39,7 +39,7 @@ from .callbacks.websocket import props_payload
 from .config import Config
 from .connections.asgi import SCOPE_KEY, Socket
 from .connections.connection import Connection
-from .connections.receipt import Pending, Receipt
+from .connections.receipt import Pending, PendingReceipt
 from .connections.session import Session
 from .exceptions import ConfigurationError
 from .extension import Extension
@@ -325,7 +325,7 @@ class QuartBackend(_Backend):
         all: bool = False,
         keep: Session | str | Iterable[Session | str] | None = None,
         reason: str = "",
-    ) -> Pending[Receipt]:
+    ) -> PendingReceipt:
         """End sessions, now: their tokens are nobody from here on, and their connections are closed (ASVS 7.4.1-7.4.5).
 
         The work is done when this returns; await it, or ask for `.result()` in a thread, for the receipt. It may be
@@ -353,7 +353,7 @@ class QuartBackend(_Backend):
         all: bool = False,
         reason: str = "",
         reconnect: bool = False,
-    ) -> Pending[Receipt]:
+    ) -> PendingReceipt:
         """Close connections of this app, and leave their sessions as they are.
 
         The work is done when this returns, as with `revoke`.
@@ -372,7 +372,7 @@ class QuartBackend(_Backend):
         """
         code = CloseCode.CLOSED_BY_APP_RETRY if reconnect else CloseCode.CLOSED_BY_APP
 
-        def act() -> Pending[Receipt]:
+        def act() -> PendingReceipt:
             found = self._find(connection=connection, session=session, user=user, topic=topic, all=all)
             own = [one for one in found if one.path == self._socket_path and not one.ended]
             return receipt_of([one.end(code, reason or "closed") for one in own])

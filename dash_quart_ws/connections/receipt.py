@@ -69,3 +69,11 @@ class Pending(Generic[T]):
         """The outcome is known."""
         if not self._future.done():
             self._future.set_result(value)
+
+
+class PendingReceipt(Pending[Receipt]):
+    """The receipt of a revocation or a close; `stored` is the broker's part of it, which no client can hold up."""
+
+    def __init__(self, stored: concurrent.futures.Future[None]) -> None:
+        super().__init__()
+        self.stored = stored

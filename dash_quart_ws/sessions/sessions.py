@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import contextlib
+import contextvars
 import datetime as dt
 import logging
 import os
@@ -30,7 +30,7 @@ from quart import g, has_app_context, has_request_context, has_websocket_context
 from quart_auth import Action
 
 from ..brokers.base import Broker, Ending, Revocation, Scope
-from ..connections.receipt import Pending, Receipt
+from ..connections.receipt import Pending, PendingReceipt, Receipt
 from ..connections.session import Session
 from ..exceptions import BrokerError
 from ..wire.close import CloseCode
@@ -83,6 +83,10 @@ class Visit:
     settled: AuthUser | None = None
 
 
+_arriving: contextvars.ContextVar[Visit | None] = contextvars.ContextVar("dash_quart_ws_arriving", default=None)
+"""The visit whose token is being read; unset for tokens that the app reads on its own account."""
+
+
 class Sessions:
     """The sessions of one Quart server. All of its Dash apps share it."""
 
@@ -94,7 +98,6 @@ class Sessions:
         self._replica = Replica()
         self._started = False
         self._extensions: list[QuartAuth] = []
-        self._reading: Visit | None = None
         self._active: dict[str, tuple[float, Session]] = {}
         self._deadlines: dict[str, float] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -150,11 +153,12 @@ class Sessions:
             visits[extension] = self._visit(extension)
 
     def _visit(self, extension: QuartAuth) -> Visit:
-        visit = self._reading = Visit(self._broker.last_position)
+        visit = Visit(self._broker.last_position)
+        arriving = _arriving.set(visit)
         try:
             visit.user = extension.load_user()
         finally:
-            self._reading = None
+            _arriving.reset(arriving)
         token = visit.token
         if token is None:
             return visit
@@ -213,16 +217,19 @@ class Sessions:
                 visit.login_position = await self._login_position()
             receipt = self._settle(extension, visit)
             if receipt is not None:
-                with contextlib.suppress(TimeoutError):
-                    # What the broker holds survives a restart: the browser is told of its logout after that, not before.
-                    await asyncio.wait_for(asyncio.shield(_as_future(receipt)), self._config.broker_timeout)
+                # What the broker holds survives a restart: the browser is told of its logout after that, not before.
+                # It does not wait for the sockets: their clients may not read.
+                stored = asyncio.wrap_future(receipt.stored)
+                await asyncio.wait({stored}, timeout=self._config.broker_timeout)
+                if not stored.done() or stored.exception() is not None:
+                    security.error("the end of a session is not stored: a restart would forget it remote=%s", _remote())
 
     def leave(self) -> None:
         """The same for what was done after `depart`, or instead of it (an error on the way): nothing escapes."""
         for extension, visit in getattr(g, VISITS, {}).items():
             self._settle(extension, visit)
 
-    def _settle(self, extension: QuartAuth, visit: Visit) -> Pending[Receipt] | None:
+    def _settle(self, extension: QuartAuth, visit: Visit) -> PendingReceipt | None:
         user: Any = getattr(g, str(extension.attribute_name), visit.user)
         if user is None or (user is visit.settled and user is not visit.user):
             return None
@@ -239,7 +246,7 @@ class Sessions:
             return None
         return None if user is visit.user else self._end_visit(visit, Ending.SWITCHED, "another login took its place")
 
-    def _end_visit(self, visit: Visit, ending: Ending, reason: str) -> Pending[Receipt] | None:
+    def _end_visit(self, visit: Visit, ending: Ending, reason: str) -> PendingReceipt | None:
         if visit.session is None:
             return None
         session, visit.session = visit.session, None
@@ -266,7 +273,8 @@ class Sessions:
                 return visit.token
         seen = self._broker.last_position
         if visit is not None:
-            overtaken = self._replica.ending_of("", {str(auth_id)}, visit.position) is not None
+            users = (str(auth_id),) if extension.singleton else ()
+            overtaken = self._replica.ending_of("", users, visit.position) is not None
             seen = visit.position if overtaken else visit.login_position or seen
         token = Token(auth_id, new_sid(), now, seen, now)
         security.info("login user=%.64r session=%s remote=%s", auth_id, token.id, _remote())
@@ -281,16 +289,18 @@ class Sessions:
         too_old = time.time() > self._until(extension, token.login_at, token.issued)
         if ending is None and (too_old or self._is_idle(token.id)):
             ending = Ending.EXPIRED
-        if self._reading is not None:
-            self._reading.ending = ending
-            self._reading.token = token if ending is None else None
+        visit = _arriving.get()
+        if visit is not None:
+            visit.ending = ending
+            visit.token = token if ending is None else None
         return ending is None
 
     def expired(self, extension: QuartAuth) -> None:
         """A token was well signed, and is too old."""
         del extension
-        if self._reading is not None:
-            self._reading.ending = Ending.EXPIRED
+        visit = _arriving.get()
+        if visit is not None:
+            visit.ending = Ending.EXPIRED
 
     def _until(self, extension: QuartAuth, login_at: float, issued: float) -> float:
         until = issued + float(extension.duration or 0)
@@ -360,7 +370,7 @@ class Sessions:
         keep: Session | str | Iterable[Session | str] | None = None,
         ending: Ending = Ending.REVOKED,
         reason: str = "",
-    ) -> Pending[Receipt]:
+    ) -> PendingReceipt:
         """End sessions, now: what `QuartBackend.revoke` says, plus the kind of ending. From any thread."""
         if (session is not None) + (user is not None) + all != 1:
             raise TypeError("revoke() takes exactly one of session=, user=, all=True")
@@ -370,7 +380,7 @@ class Sessions:
 
     def _revoke(
         self, session: Session | str | None, user: str | None, keep: tuple[str, ...], ending: Ending, reason: str
-    ) -> Pending[Receipt]:
+    ) -> PendingReceipt:
         revocation = self._revocation(session, user, keep, ending)
         receipt = self._apply(revocation, reason or ending.value, session if isinstance(session, Session) else None)
         compaction = self._replica.compaction(revocation.user) if revocation.user is not None else None
@@ -378,7 +388,7 @@ class Sessions:
             self._apply(compaction, "a great many sessions")
         return receipt
 
-    def _apply(self, revocation: Revocation, reason: str, known: Session | None = None) -> Pending[Receipt]:
+    def _apply(self, revocation: Revocation, reason: str, known: Session | None = None) -> PendingReceipt:
         """Make a revocation true in this process: first the replica, then the hub, and no await between them."""
         is_new = self._replica.add(revocation)
         connections = self._matching(revocation)
@@ -389,7 +399,8 @@ class Sessions:
         # ---------------------------------- whoever had a connection has none now; what follows is for the others
         if not is_new:
             return receipt_of(endings)
-        security.warning(
+        security.log(
+            logging.WARNING if revocation.ending is Ending.REVOKED else logging.INFO,
             "end %s=%.64r ending=%s reason=%.64r by=%.64r remote=%s connections=%d",
             revocation.scope, revocation.subject, revocation.ending, reason, _caller(), _remote(), len(connections),
         )  # fmt: skip
@@ -492,14 +503,12 @@ class _ExpiryTimer:
         self._sessions.forget(self._session)
 
 
-def receipt_of(
-    endings: list[Pending[float]], stored: concurrent.futures.Future[None] | None = None
-) -> Pending[Receipt]:
+def receipt_of(endings: list[Pending[float]], stored: concurrent.futures.Future[None] | None = None) -> PendingReceipt:
     """A receipt that is complete when every close frame is out and the broker, if it was asked, has answered."""
-    receipt: Pending[Receipt] = Pending()
     if stored is None:
         stored = concurrent.futures.Future()
         stored.set_result(None)
+    receipt = PendingReceipt(stored)
     waiting = len(endings) + 1
     lock = threading.Lock()  # the broker answers from a thread of its own
 
@@ -519,14 +528,6 @@ def receipt_of(
         ending.add_done_callback(one_done)
     stored.add_done_callback(one_done)
     return receipt
-
-
-async def _await(pending: Pending[T]) -> T:
-    return await pending
-
-
-def _as_future(pending: Pending[T]) -> asyncio.Future[T]:
-    return asyncio.ensure_future(_await(pending))
 
 
 def _id_of(session: Session | str) -> str:
