@@ -1,9 +1,7 @@
-"""The demo of dash-quart-ws: a login-protected live dashboard whose websocket ends with the login session.
+"""A login-protected live dashboard whose websocket ends with the login session: the demo of dash-quart-ws.
 
-`python quart_app.py [--port 8050]`, or `hypercorn quart_app:server`. Sign in in two tabs, sign out in one, watch the other.
+Run `python quart_app.py`, or `hypercorn quart_app:server`. Sign in, open a second tab, sign out in one, watch the other.
 """
-
-from __future__ import annotations
 
 import argparse
 import asyncio
@@ -21,226 +19,196 @@ from typing import Any
 from dash import ALL, Dash, Input, Output, callback, ctx, dcc, html, no_update
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
-from quart import Response, abort, redirect, render_template_string, request
+from quart import Quart, abort, redirect, render_template_string, request
 from quart_auth import AuthUser, QuartAuth, current_user, login_user, logout_user
 from werkzeug.security import check_password_hash, generate_password_hash
 
-from dash_quart_ws import Connection, QuartBackend, current_session, safe_next
+from dash_quart_ws import Connection, QuartBackend, Session, current_session, safe_next
 
-DEMO_USERS = {"alice": ("wonderland", False), "bob": ("builder", False), "admin": ("overseer", True)}
+USERS = {"alice": ("wonderland", False), "bob": ("builder", False), "admin": ("overseer", True)}
 SITES = {"Northwind": "#0ea5e9", "Harbour": "#8b5cf6", "High Ridge": "#f59e0b"}
-CAPACITY, TICK, SHOWN = 80.0, 0.5, 90  # megawatts for each site; seconds between two updates; seconds in the chart
+CAPACITY, TICK, POINTS = 80, 0.5, 150  # megawatts of a site, seconds between updates, points in the chart
+AXIS = {"gridcolor": "#80808033", "zeroline": False, "fixedrange": True, "tickformat": "%H:%M:%S"}
+CHART = {"xaxis": AXIS, "yaxis": {**AXIS, "tickformat": "d", "range": [0, CAPACITY]}, "font": {"color": "#7c8798"},
+         "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.02}, "margin": {"l": 30, "r": 10, "t": 10, "b": 30},
+         "paper_bgcolor": "#0000", "plot_bgcolor": "#0000"}  # fmt: skip
 
-app = Dash(
-    __name__, backend=QuartBackend(), websocket_callbacks=True, assets_folder="assets/demo", title="Windward", update_title=""
-)
-server, backend = app.server, QuartBackend.of(app)
+app = Dash(__name__, backend=QuartBackend(), websocket_callbacks=True, assets_folder="assets/demo", title="Windward")
+app.config.suppress_callback_exceptions = True  # the layout depends on the visitor: Dash cannot check it beforehand
+backend = QuartBackend.of(app)
+server: Quart = app.server
 instance = Path(server.instance_path)
-database = instance / "users.sqlite"
-
-
-# ------------------------------------------------------------------------------------------------------- who may?
 
 
 def kept_secret() -> str:
-    """The key that signs the sessions, kept in a file of ours alone: they outlive a restart."""
+    """The key that signs the sessions. They outlive a restart because it is kept, in a file that only we can read."""
     instance.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = instance / "secret_key"
-    with contextlib.suppress(FileExistsError), open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
-        file.write(secrets.token_hex(32))
-    return path.read_text()
+    with contextlib.suppress(FileExistsError):
+        file = os.open(instance / "secret_key", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        os.write(file, secrets.token_hex(32).encode())
+        os.close(file)
+    return (instance / "secret_key").read_text()
 
 
 server.secret_key = os.environ.get("DEMO_SECRET_KEY") or kept_secret()
-if os.environ.get("DEMO_HTTPS"):  # behind TLS. Over plain http not every browser keeps a Secure cookie, even for 127.0.0.1
-    server.config["QUART_AUTH_COOKIE_NAME"] = "__Host-windward"
-else:
-    server.config.update(QUART_AUTH_COOKIE_NAME="windward", QUART_AUTH_COOKIE_SECURE=False)
-QuartAuth(server)  # HttpOnly and SameSite=Lax are its defaults
+https = bool(
+    os.environ.get("DEMO_HTTPS")
+)  # set it behind TLS: over plain http, browsers may refuse a Secure or __Host- cookie
+server.config.update(QUART_AUTH_COOKIE_SECURE=https, QUART_AUTH_COOKIE_NAME="__Host-windward" if https else "windward")
+QuartAuth(server)  # HttpOnly and SameSite=Lax by default
+
+
+def sql(statement: str, *values: Any) -> list[tuple[Any, ...]]:
+    with contextlib.closing(sqlite3.connect(instance / "users.sqlite")) as database, database:
+        return database.execute(statement, values).fetchall()
 
 
 @server.before_serving
 def create_users() -> None:
-    with contextlib.closing(sqlite3.connect(database)) as db, db:
-        db.execute("CREATE TABLE IF NOT EXISTS users (name TEXT PRIMARY KEY, password TEXT NOT NULL, admin INTEGER NOT NULL)")
-        if not db.execute("SELECT 1 FROM users").fetchone():
-            rows = [(name, generate_password_hash(password), admin) for name, (password, admin) in DEMO_USERS.items()]
-            db.executemany("INSERT INTO users VALUES (?, ?, ?)", rows)
+    sql("CREATE TABLE IF NOT EXISTS users (name TEXT PRIMARY KEY, password TEXT NOT NULL, admin INTEGER NOT NULL)")
+    for name, (password, admin) in USERS.items():
+        sql("INSERT OR IGNORE INTO users VALUES (?, ?, ?)", name, generate_password_hash(password), admin)
 
 
-def find_user(name: str | None) -> tuple[str, bool] | None:
-    with contextlib.closing(sqlite3.connect(database)) as db:
-        row: tuple[str, bool] | None = db.execute("SELECT password, admin FROM users WHERE name = ?", (name,)).fetchone()
-        return row
-
-
-def is_administrator(name: str | None) -> bool:
-    user = find_user(name)
-    return user is not None and bool(user[1])
-
-
-NOBODYS_PASSWORD = generate_password_hash(secrets.token_hex())  # an unknown name takes as long as a wrong password
+UNKNOWN = [(generate_password_hash(secrets.token_hex()),)]  # an unknown name takes as long as a wrong password
 
 
 def password_is_right(name: str, password: str) -> bool:
-    user = find_user(name)
-    return check_password_hash(user[0] if user else NOBODYS_PASSWORD, password) and user is not None
+    found = sql("SELECT password FROM users WHERE name = ?", name)
+    return check_password_hash((found or UNKNOWN)[0][0], password) and bool(found)
+
+
+def is_administrator(name: str | None) -> bool:
+    return bool(sql("SELECT 1 FROM users WHERE name = ? AND admin", name))
 
 
 def require_own_origin() -> None:
-    """No other site's form may sign anybody in or out."""
+    """Nobody is signed in or out by a form on another site."""
     if request.headers.get("Origin") != request.host_url.rstrip("/"):
         abort(403)
 
 
 @server.route("/login", methods=["GET", "POST"])
 async def login() -> Any:
-    name = ""
     if request.method == "POST":
         require_own_origin()
         form = await request.form
-        name = form.get("name", "").strip()
-        if await asyncio.to_thread(password_is_right, name, form.get("password", "")):
-            login_user(AuthUser(name))
+        if await asyncio.to_thread(password_is_right, form.get("name", ""), form.get("password", "")):
+            login_user(AuthUser(form["name"]))
             return redirect(safe_next(), 303)
-    elif await current_user.is_authenticated:
-        return redirect(safe_next())
-    return await render_template_string(LOGIN_PAGE, name=name, failed=bool(name)), 403 if name else 200
+    failed = request.method == "POST"
+    return await render_template_string(LOGIN_PAGE, failed=failed), 403 if failed else 200
 
 
 @server.post("/logout")
 async def logout() -> Any:
     require_own_origin()
-    logout_user()  # the sockets of this session are closed, in every tab, before the browser has the answer
+    logout_user()  # this closes the session's sockets, in every tab, before the browser has the answer
     return redirect("/login", 303)
 
 
 LOGIN_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Sign in - Windward</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><link rel="stylesheet" href="/assets/demo.css"></head>
-<body class="login"><form method="post" class="card"><div class="brand">Windward</div>
-  <h1>Sign in</h1><p>to watch the wind farm, live.</p>
+<body class="login"><form method="post" class="card"><h1 class="brand">Windward</h1><p>Sign in to watch the wind, live.</p>
   {% if failed %}<p class="error" role="alert">The name or the password is wrong.</p>{% endif %}
-  <label>Name <input name="name" value="{{ name }}" required autofocus autocomplete="username"></label>
+  <label>Name <input name="name" required autofocus autocomplete="username" autocapitalize="none"></label>
   <label>Password <input name="password" type="password" required autocomplete="current-password"></label>
   <button>Sign in</button></form></body></html>"""
 
 
-# ------------------------------------------------------------------------------------------------- what is shown?
-
-
-def card(title: str, *content: Any, **attributes: Any) -> html.Section:
-    return html.Section([html.H2(title), *content], **{"className": "card", **attributes})
+def card(id: str, title: str, *content: Any) -> html.Section:
+    return html.Section([html.H2(title), *content], className="card", id=id)
 
 
 def layout() -> html.Div:
-    """Made for each visitor; what is the administrator's is not in anybody else's page."""
+    """Made for each visitor: what is the administrator's is in nobody else's page."""
     name = current_user.auth_id
-    badge = [
-        html.Span("Connecting", className="connecting"),
-        html.Span("Live", className="live"),
-        html.A("Signed out. Sign in again", href="/login", className="ended"),
-        html.A("Connection lost. Reload", href="/", className="lost"),
-    ]
-    leave = [
-        html.Button("Sign out everywhere else", id="elsewhere", className="quiet"),
-        html.Form(html.Button("Sign out", id="sign-out", className="quiet"), action="/logout", method="POST"),
-    ]
-    header = [html.Div("Windward", className="brand"), html.Div(badge, id="badge", role="status"), html.Div(leave, id="leave")]
-    tiles = [
-        html.Div([html.Span("Total output"), html.Strong("–", id="total")], className="card tile"),
-        html.Div([html.Span("Server time, UTC"), html.Strong("–", id="clock")], className="card tile"),
-        html.Div([html.Span("Signed in as"), html.Strong(name, id="name")], className="card tile"),
-    ]
-    people = card("Who is connected", html.Div(id="people", className="scroll"), html.P(id="ended", role="status"), id="admin")
     cards = [
-        card("Output of the last minutes", dcc.Graph(id="chart", figure=figure(), config={"displayModeBar": False})),
-        card("Sites", html.Div(sites(time.time()), id="sites", className="scroll")),
-        card(
-            "Turbine calculator",
-            dcc.Input(id="speed", value="8.5", placeholder="Wind speed in m/s", autoComplete="off"),
-            html.P(id="power", role="status"),
-        ),
-        card(
-            "Daily report",
-            html.Progress(id="progress", value="0", max="100"),
-            html.Div([html.Button("Prepare", id="prepare"), html.P(id="report", role="status")], className="row"),
-        ),
-    ]
-    return html.Div(
-        [
-            html.Header(header),
-            html.P(id="notice", role="status"),
-            html.Main([*tiles, *cards, *([people] if is_administrator(name) else [])]),
-        ]
-    )
+        card("now", "Total output", html.Strong("...", id="total")),
+        card("time", "Server time, UTC", html.Strong("...", id="clock")),
+        card("me", "Signed in as", html.Strong(name), html.Button("Sign out everywhere else", id="elsewhere")),
+        card("output", "Output, MW", dcc.Graph(id="chart", config={"displayModeBar": False}, responsive=True)),
+        card("load", "Sites", html.Div(id="sites")),
+        card("calculator", "Calculator: wind speed, m/s", dcc.Input(id="wind", value="8.5"), html.P(id="power")),
+        card("yield", "Report", html.Progress(id="progress", max=100), html.Button("Prepare", id="run"), html.P(id="report")),
+    ]  # fmt: skip
+    if is_administrator(name):
+        cards.append(card("admin", "Who is connected", html.Div(id="people")))
+    sign_out = html.Form(html.Button("Sign out", id="sign-out"), action="/logout", method="POST")
+    header = html.Header([html.Div("Windward", className="brand"), sign_out])
+    return html.Div([header, html.Main(cards), html.Div(id="notice", role="status")])
 
 
 app.layout = layout
 
 
-def output(site: str, moment: float) -> float:
-    """What a site produces, in megawatts: made up, and the same for everybody who looks at the same moment."""
-    phase = list(SITES).index(site) * 2.1
-    wave = 0.6 * math.sin(moment / 17 + phase) + 0.25 * math.sin(moment / 4.1 + phase**2) + 0.06 * math.sin(moment * 2.3)
-    return CAPACITY * (0.55 + 0.38 * wave) - 4 * phase
+def table(*head: str, rows: list[list[Any]]) -> html.Table:
+    body = [html.Tr([html.Td(cell) for cell in row]) for row in rows]
+    return html.Table([html.Thead(html.Tr([html.Th(name) for name in head])), html.Tbody(body)])
 
 
-def utc(moment: float) -> dt.datetime:
-    return dt.datetime.fromtimestamp(moment, dt.UTC).replace(tzinfo=None)
+def measure(site: str, moment: float) -> float:
+    """What a site produces: made up, but the same for everybody who looks."""
+    phase = 2.1 * list(SITES).index(site)
+    waves = 0.6 * math.sin(moment / 17 + phase) + 0.3 * math.sin(moment / 4.1 + phase) + 0.1 * math.sin(moment + phase)
+    return CAPACITY * (0.62 - 0.07 * phase + 0.3 * waves)
 
 
-def figure() -> dict[str, Any]:
-    moments = [time.time() - TICK * step for step in range(int(SHOWN / TICK), 0, -1)]
-    axis = {"gridcolor": "rgba(128,140,160,.18)", "zeroline": False, "fixedrange": True}
-    return {
-        "data": [
-            {"name": site, "x": [*map(utc, moments)], "y": [output(site, moment) for moment in moments], "mode": "lines",
-             "line": {"color": color, "width": 2.5}, "hovertemplate": "%{y:.1f} MW"}
-            for site, color in SITES.items()
-        ],
-        "layout": {
-            "margin": {"l": 36, "r": 8, "t": 8, "b": 28}, "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
-            "font": {"family": "inherit", "color": "#7c8798"}, "hovermode": "x unified", "xaxis": axis,
-            "yaxis": {**axis, "range": [0, CAPACITY], "ticksuffix": " "}, "legend": {"orientation": "h", "y": 1.12},
-        },
-    }  # fmt: skip
+def figure(now: float) -> dict[str, Any]:
+    begin = dt.datetime.fromtimestamp(now - TICK * (POINTS - 1), dt.UTC).replace(tzinfo=None)
+    lines = [
+        {"name": site, "x0": begin, "dx": TICK * 1000, "line": {"color": color, "width": 2.5}, "mode": "lines",
+         "y": [round(measure(site, now - TICK * step), 1) for step in reversed(range(POINTS))]}
+        for site, color in SITES.items()
+    ]  # fmt: skip
+    return {"data": lines, "layout": CHART}
 
 
-def sites(moment: float) -> html.Table:
-    rows = []
-    for site, color in SITES.items():
-        now, change = output(site, moment), output(site, moment) - output(site, moment - 10)
-        bar = html.Div(html.Div(style={"width": f"{now / CAPACITY:.1%}", "background": color}), className="bar")
-        trend = html.Td(f"{'▲' if change > 0 else '▼'} {abs(change):.1f}", className="up" if change > 0 else "down")
-        rows.append(html.Tr([html.Td(site), html.Td(f"{now:.1f} MW"), trend, html.Td(bar)]))
-    return html.Table([html.Thead(html.Tr([html.Th(head) for head in ("Site", "Now", "10 s", "Load")])), html.Tbody(rows)])
-
-
-# ---------------------------------------------------------------------------------------------------- what is live?
+def people(connections: tuple[Connection, ...], own: Session) -> html.Table:
+    rows: list[list[Any]] = []
+    for one in connections:
+        session = one.session.id if one.session else ""
+        button = html.Button("End session", id={"type": "end", "session": session, "connection": one.id})
+        end = "this browser" if session == own.id else button
+        rows.append([one.user, f"{one.since:%H:%M:%S}", one.remote, html.Code(session[:8]), end])
+    return table("User", "Since, UTC", "From", "Session", "", rows=rows)
 
 
 @callback(persistent=True)
 async def stream() -> None:
-    """Runs for as long as the page is open, and not a moment longer than its session."""
-    socket = ctx.websocket
-    if socket is None:
+    """Runs while the page is open, and not a moment longer than its session."""
+    socket, session = ctx.websocket, current_session()
+    if socket is None or session is None:
         return
-    await socket.set_prop("chart", "figure", figure())
+    administrator = await asyncio.to_thread(is_administrator, session.user)
+    shown: tuple[Connection, ...] = ()
     while not socket.is_shutdown:
         now = time.time()
-        values = [output(site, now) for site in SITES]
-        points = {"x": [[utc(now)]] * len(SITES), "y": [[value] for value in values]}
-        await socket.set_prop("chart", "extendData", [points, [*range(len(SITES))], int(SHOWN / TICK)])
-        await socket.set_prop("sites", "children", sites(now))
-        await socket.set_prop("total", "children", f"{sum(values):.1f} MW")
-        await socket.set_prop("clock", "children", f"{utc(now):%H:%M:%S}")
+        values = {site: measure(site, now) for site in SITES}
+        rows = [[site, f"{mw:.1f} MW", html.Meter(value=f"{mw / CAPACITY:.2f}")] for site, mw in values.items()]
+        await socket.set_prop("chart", "figure", figure(now))
+        await socket.set_prop("sites", "children", table("Site", "Output", "Load", rows=rows))
+        await socket.set_prop("total", "children", f"{sum(values.values()):.1f} MW")
+        await socket.set_prop("clock", "children", f"{dt.datetime.now(dt.UTC):%H:%M:%S}")
+        if administrator and shown != backend.connections():
+            shown = backend.connections()
+            await socket.set_prop("people", "children", people(shown, session))
         await asyncio.sleep(TICK)
+
+
+@callback(Output("power", "children"), Input("wind", "value"))
+def power(text: str | None) -> str:  # not async: it runs in a thread, and delays nobody
+    try:
+        speed = float(text or "")
+    except ValueError:
+        return "Type a wind speed in m/s, such as 8.5"
+    return f"A turbine makes {min(4.2, 0.0026 * speed**3) if 3 <= speed <= 25 else 0:.2f} MW at {speed:g} m/s"
 
 
 @callback(
     Output("report", "children"),
-    Input("prepare", "n_clicks"),
-    running=[(Output("prepare", "disabled"), True, False)],
+    Input("run", "n_clicks"),
+    running=[(Output("run", "disabled"), True, False)],
     prevent_initial_call=True,
 )
 async def report(_clicks: int) -> str:
@@ -248,15 +216,34 @@ async def report(_clicks: int) -> str:
         if ctx.websocket is not None:
             await ctx.websocket.set_prop("progress", "value", str(percent))
         await asyncio.sleep(0.05)
-    return f"Ready: {sum(output(site, time.time()) for site in SITES) * 24:,.0f} MWh a day at this rate."
+    return f"{sum(measure(site, time.time()) for site in SITES) * 24:,.0f} MWh a day, if the wind stays"
 
 
-@callback(Output("power", "children"), Input("speed", "value"))
-def power(speed: str | None) -> str:
-    """Not async: it runs in a thread, and holds nobody up."""
-    try:
-        wind = float(speed or "")
-    except ValueError:
-        return "Type a wind speed in m/s, such as 8.5."
-    megawatts = min(4.2, 0.4 * 0.5 * 1.225 * 10_600 * wind**3 / 1e6) if 3 <= wind <= 25 else 0.0
-    return f"At {wind:g} m/s a turbine makes {megawatts:.2f} MW."
+@callback(Output("notice", "children"), Input("elsewhere", "n_clicks"), prevent_initial_call=True)
+async def sign_out_elsewhere(_clicks: int) -> str:
+    receipt = await backend.revoke(user=current_user.auth_id, keep=current_session(), reason="signed out elsewhere")
+    return f"Signed out everywhere else: {receipt.closed} connections closed in {receipt.slowest_ms:.1f} ms"
+
+
+END = Input({"type": "end", "session": ALL, "connection": ALL}, "n_clicks")
+
+
+@callback(Output("notice", "children", allow_duplicate=True), END, prevent_initial_call=True)
+async def end_session(clicks: list[int | None]) -> Any:
+    if not await asyncio.to_thread(is_administrator, current_user.auth_id):
+        abort(403)
+    if not ctx.triggered_id or not any(clicks):
+        return no_update
+    receipt = await backend.revoke(session=ctx.triggered_id["session"], reason="ended by the administrator")
+    return f"Session ended: {receipt.closed} connections closed in {receipt.slowest_ms:.1f} ms"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, default=8050)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    config = Config.from_mapping(bind=f"127.0.0.1:{parser.parse_args().port}", errorlog=logging.getLogger("hypercorn"))
+    print(f"Open http://{config.bind[0]} and sign in as")  # noqa: T201
+    for name, (password, admin) in USERS.items():
+        print(f"  {name} with {password}{', the administrator' if admin else ''}", flush=True)  # noqa: T201
+    asyncio.run(serve(server, config))  # until SIGINT or SIGTERM

@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from quart import after_this_request, current_app
 from quart.signals import request_started, websocket_started
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from quart import Quart
 
-    from .backend import QuartBackend
     from .config import Config
     from .connections.asgi import Socket
     from .connections.session import Session
@@ -37,6 +36,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger("dash_quart_ws")
 
 NAME = "dash_quart_ws"
+
+
+class DashApp(Protocol):
+    """One Dash app of the server, as its backend stands for it."""
+
+    options: ClassVar[Config]
+    session_end_hooks: list[Callable[..., Any]]
+
+    async def first_contact(self) -> None:
+        """Set the app up."""
+
+    def shutdown_executor(self, wait: bool = True) -> None:
+        """Let its threads go."""
 
 
 class Extension:
@@ -50,8 +62,8 @@ class Extension:
         self.sessions = Sessions(server, self.hub, self.broker, config)
         self.sessions.on_end = self._session_ended
         self.page_endpoints: set[str] = set()
-        self._backends: list[QuartBackend] = []
-        self._ready: set[QuartBackend] = set()
+        self._backends: list[DashApp] = []
+        self._ready: set[DashApp] = set()
         self._setting_up: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -66,7 +78,7 @@ class Extension:
         server.after_serving(self._after_serving)
 
     @classmethod
-    def attach(cls, server: Quart, backend: QuartBackend) -> Extension:
+    def attach(cls, server: Quart, backend: DashApp) -> Extension:
         """The server's extension, with one more app.
 
         Raises:

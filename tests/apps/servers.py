@@ -31,7 +31,7 @@ server.secret_key = "only for tests, and long enough to be one"
 server.config["QUART_AUTH_COOKIE_SECURE"] = False
 QuartAuth(server)
 backend = QuartBackend.of(app)
-app.layout = html.Div([html.Button("go", id="go"), dcc.Input(id="text"), *(html.Div(id=id) for id in "abcd")])
+app.layout = html.Div([html.Button("go", id="go"), dcc.Input(id="text"), *(html.Div(id=id) for id in "abcde")])
 
 started: list[str] = []
 finished: list[str] = []
@@ -74,6 +74,12 @@ async def flow(kilobytes):
             await asyncio.sleep(0.005)
     finally:
         finished.append("flow")
+
+
+@app.callback(Output("e", "children"), Input("go", "n_clicks"))
+async def where(value):
+    """The worker process that serves this connection."""
+    return os.getpid()
 
 
 @server.get("/login/<name>")
