@@ -164,6 +164,10 @@ class Extension:
 
     async def _before_serving(self) -> None:
         self.check()
+        if any(backend.options.compression for backend in self._backends):
+            logger.warning(
+                "compression=True: a client may send a small frame that inflates to gigabytes. Only for clients you trust"
+            )
         workers = _servers.worker_count()
         if workers is not None and workers > 1:
             logger.error(

@@ -90,7 +90,7 @@ class Socket:
         not read blocks the server's `send` for ever; the reset is what frees it.
         """
         self._closing = True
-        _servers.limit_unread(self._send, timeout)
+        _servers.limit_unread(self._send, 2 * timeout)  # for what outlives us in the kernel: ours comes first
         loop = asyncio.get_running_loop()
         gone = loop.create_task(self._close_frame(code, reason), name="close frame")
         try:

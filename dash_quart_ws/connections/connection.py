@@ -302,12 +302,13 @@ class Connection:
             # Nothing can be done about a client that stays; and granian sends no close while somebody reads.
             self._abandoned = True
             self._reader.cancel()
+        deadline = self._loop.time() + self._config.close_timeout
         try:
             await self._socket.close(code, reason, timeout=self._config.close_timeout)
         finally:
             self.closed.resolve((time.perf_counter() - self._ended_at) * 1000)
         if not self._abandoned:
-            await self._socket.see_off(timeout=self._config.close_timeout)
+            await self._socket.see_off(timeout=max(0.0, deadline - self._loop.time()))
 
     def _cancel(self, task: asyncio.Task[None] | None) -> None:
         if task in self._tasks:

@@ -335,6 +335,8 @@ class Sessions:
         loop = asyncio.get_running_loop()
         for session in sessions:
             self._deadlines.setdefault(session.id, session.expires.timestamp())
+            if session.id not in self._active:
+                self.touch(session)
             _ExpiryTimer(self, loop, connection, session).arm()
 
     def deadline(self, session: Session) -> float:
@@ -345,6 +347,9 @@ class Sessions:
 
     def expire(self, session: Session) -> None:
         """A session's time is up: its connections close, and the handshake decides about those that come back."""
+        if self._is_idle(session.id):  # nothing but this process knows of that: it has to be remembered
+            self.revoke(session=session, ending=Ending.EXPIRED, reason="idle")
+            return
         security.info("expired user=%.64r session=%s", session.user, session.id)
         for connection in self._hub.of_session(session.id):
             connection.end(CloseCode.SESSION_CHANGED, "the session has expired")
