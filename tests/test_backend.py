@@ -8,6 +8,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import websockets
 from dash import Dash, Input, Output, callback, dcc, html
 from dash.backends import get_backend
 from quart import Quart
@@ -298,8 +299,6 @@ async def test_one_logout_ends_the_sockets_of_both_apps_on_a_server(tmp_path: Pa
 
 
 async def connect(url: str, server: Server, cookie: str) -> Any:
-    import websockets
-
     return await websockets.connect(url, origin=server.origin, additional_headers={"Cookie": cookie})
 
 
@@ -448,3 +447,20 @@ async def until(condition: Callable[[], bool]) -> None:
     from .server import await_for
 
     await await_for(condition)
+
+
+async def test_behind_a_proxy_the_pages_own_origin_is_what_the_proxy_says_and_only_with_its_middleware(
+    tmp_path: Path, hypercorn: Server
+) -> None:
+    forwarded = {"X-Forwarded-For": "203.0.113.7", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "dash.example"}
+    with serving(tmp_path, app="tests.apps.proxied:asgi") as server:
+        cookie = server.login("alice")
+        headers = {**forwarded, "Cookie": cookie}
+        async with server.connect(origin="https://dash.example", additional_headers=headers) as socket:
+            assert result(await call(socket, "who.children"))["remote"] == "203.0.113.7"
+        for origin in ("http://dash.example", server.origin):
+            with pytest.raises(websockets.InvalidStatus, match="403"):
+                await server.connect(origin=origin, additional_headers=headers).__aenter__()
+    headers = {**forwarded, "Cookie": hypercorn.login("alice")}
+    with pytest.raises(websockets.InvalidStatus, match="403"):
+        await hypercorn.connect(origin="https://dash.example", additional_headers=headers).__aenter__()

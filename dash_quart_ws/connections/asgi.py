@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from quart import Quart
 
+WEBSOCKET_SCHEMES = {"http": "ws", "https": "wss"}
+
 SCOPE_KEY = "dash_quart_ws.socket"
 """Where a websocket's ASGI scope holds its `Socket`."""
 
@@ -157,7 +159,11 @@ def socket_class(previous: type[Any], paths: MutableSet[str]) -> type[Any]:
 
         async def __call__(self, receive: Any, send: Any) -> None:
             socket = Socket(receive, send)
-            cast("dict[str, Any]", self.scope)[SCOPE_KEY] = socket
+            scope = cast("dict[str, Any]", self.scope)
+            scope[SCOPE_KEY] = socket
+            # ProxyFixMiddleware writes X-Forwarded-Proto into a websocket's scheme as it is; Quart would then look for
+            # an HTTP route.
+            scope["scheme"] = WEBSOCKET_SCHEMES.get(scope["scheme"], scope["scheme"])
             websocket = self._create_websocket_from_scope(socket.send)
             await self.handle_websocket(websocket, socket.send)
 
