@@ -51,9 +51,8 @@ def kept_secret() -> str:
 
 
 server.secret_key = os.environ.get("DEMO_SECRET_KEY") or kept_secret()
-https = bool(
-    os.environ.get("DEMO_HTTPS")
-)  # set it behind TLS: over plain http, browsers may refuse a Secure or __Host- cookie
+# Set it behind TLS, where it belongs: over plain http, browsers may refuse a cookie that is Secure or named __Host-.
+https = bool(os.environ.get("DEMO_HTTPS"))
 server.config.update(QUART_AUTH_COOKIE_SECURE=https, QUART_AUTH_COOKIE_NAME="__Host-windward" if https else "windward")
 QuartAuth(server)  # HttpOnly and SameSite=Lax by default
 
@@ -222,7 +221,7 @@ async def report(_clicks: int) -> str:
 @callback(Output("notice", "children"), Input("elsewhere", "n_clicks"), prevent_initial_call=True)
 async def sign_out_elsewhere(_clicks: int) -> str:
     receipt = await backend.revoke(user=current_user.auth_id, keep=current_session(), reason="signed out elsewhere")
-    return f"Signed out everywhere else: {receipt.closed} connections closed in {receipt.slowest_ms:.1f} ms"
+    return f"Signed out everywhere else. Connections closed: {receipt.closed}, in {receipt.slowest_ms:.1f} ms"
 
 
 END = Input({"type": "end", "session": ALL, "connection": ALL}, "n_clicks")
@@ -235,7 +234,7 @@ async def end_session(clicks: list[int | None]) -> Any:
     if not ctx.triggered_id or not any(clicks):
         return no_update
     receipt = await backend.revoke(session=ctx.triggered_id["session"], reason="ended by the administrator")
-    return f"Session ended: {receipt.closed} connections closed in {receipt.slowest_ms:.1f} ms"
+    return f"Session ended. Connections closed: {receipt.closed}, in {receipt.slowest_ms:.1f} ms"
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from dash.exceptions import PreventUpdate, WebsocketDisconnected
 from quart import abort, request
+from werkzeug.exceptions import HTTPException
 
 from .._dash import callback_traceback, prepare, websocket_options
 from ..wire.close import CloseCode
@@ -61,7 +62,7 @@ class Runner:
         except (PreventUpdate, WebsocketDisconnected):
             return CallbackUnchanged(*ids)
         except Exception as error:  # noqa: BLE001 - the callback is the user's: logged under an id
-            return CallbackFailed(*ids, self._report(error, request.output, connection.id, request.request_id))
+            return CallbackFailed(*ids, self._report(error, connection, request))
         return CallbackResult(*ids, data)
 
     async def over_http(self) -> Response:
@@ -94,11 +95,17 @@ class Runner:
             return f"The callback for {output[:200]!r} does not run over the websocket: give it websocket=True"
         return None
 
-    def _report(self, error: Exception, output: str, connection_id: str, request_id: str) -> str:
-        """Log an exception under an id; what the browser may know of it is that id, and in debug mode the traceback."""
+    def _report(self, error: Exception, connection: Connection, request: CallbackRequest) -> str:
+        """Log an exception under an id; what the browser may know of it is that id, and in debug mode the traceback.
+
+        `abort(403)` and its like are no failure but the callback's answer, and arrive as one, as they do over HTTP.
+        """
+        if isinstance(error, HTTPException) and error.code is not None and error.code < 500:
+            connection.complain(f"callback {request.output[:64]!r} answers {error.code} {error.name}")
+            return f"{error.code} {error.name}"
         error_id = secrets.token_hex(4)
         logger.error(
             "callback %.64r failed error=%s connection=%s request=%s",
-            output, error_id, connection_id, request_id, exc_info=error,
+            request.output, error_id, connection.id, request.request_id, exc_info=error,
         )  # fmt: skip
         return callback_traceback(self._app, error) or f"Callback failed (error {error_id})"

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from dash import Dash, Input, Output, ctx, hooks, html, set_props
-from quart import request
+from quart import abort, request
 from quart_auth import AuthUser, QuartAuth, current_user, login_user, logout_user
 
 from dash_quart_ws import Connection, QuartBackend, Session, current_session
@@ -49,7 +49,7 @@ server = app.server
 server.secret_key = "only for tests, and long enough to be one"
 QuartAuth(server, cookie_secure=False)
 backend = QuartBackend.of(app)
-app.layout = html.Div([html.Button(id="go"), *(html.Div(id=id) for id in ("a", "b", "c", "d", "e", "f", "g"))])
+app.layout = html.Div([html.Button(id="go"), *(html.Div(id=id) for id in ("a", "b", "c", "d", "e", "f", "g", "h"))])
 
 
 @backend.on_connect
@@ -107,6 +107,11 @@ async def close_own(_clicks: int) -> None:
 @app.callback(Output("f", "children"), Input("go", "n_clicks"), on_error=lambda error: f"handled {error}")
 async def handled(_clicks: int) -> str:
     raise RuntimeError("an error")
+
+
+@app.callback(Output("h", "children"), Input("go", "n_clicks"))
+async def forbidden(_clicks: int) -> None:
+    abort(403)
 
 
 @app.callback(Output("g", "children"), Input("go", "n_clicks"))

@@ -298,6 +298,13 @@ async def test_on_error_handles_what_a_callback_raises(control: Server) -> None:
         assert result(await call(socket, "f.children")) == "handled an error"
 
 
+async def test_an_abort_is_the_callbacks_answer_and_no_failure(control: Server) -> None:
+    async with control.connect(control.login("aborted")) as socket:
+        payload = await call(socket, "h.children")
+    assert payload == {"status": "error", "message": "403 Forbidden"}
+    assert "werkzeug.exceptions.Forbidden" not in control.log
+
+
 async def test_a_view_that_fails_after_its_logout_has_logged_out(control: Server) -> None:
     cookie = control.login("alice")
     async with control.connect(cookie, **BRIDGE) as socket:

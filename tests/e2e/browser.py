@@ -1,0 +1,155 @@
+"""One Chromium profile at the demo: what a person does there, and sees."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+
+from ..server import wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from .demo import Demo
+
+Profile = "Callable[[str], Browser]"
+"""The fixture that gives a browser by the name of its profile."""
+
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--window-size=1400,900",
+)
+PATIENCE = 20.0
+"""Seconds for a state of the page: the machine may be busy."""
+
+
+class Browser:
+    """A browser with a profile of its own, driven as a person would."""
+
+    def __init__(self, demo: Demo, profile: Path) -> None:
+        self.demo = demo
+        options = webdriver.ChromeOptions()
+        options.binary_location = shutil.which("chromium") or ""
+        for flag in (*FLAGS, f"--user-data-dir={profile}"):
+            options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        self.driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+        self.driver.set_script_timeout(PATIENCE)
+
+    def quit(self) -> None:
+        self.driver.quit()
+
+    def forget(self) -> None:
+        """Back to a browser that nobody has used: one tab, no cookie, nothing on the console."""
+        first, *others = self.driver.window_handles
+        for handle in others:
+            self.driver.switch_to.window(handle)
+            self.driver.close()
+        self.driver.switch_to.window(first)
+        self.driver.get("about:blank")
+        self.driver.execute_cdp_cmd("Network.clearBrowserCookies", {})
+        self.complaints()
+
+    def complaints(self) -> list[str]:
+        """What the console has called severe since it was asked last."""
+        return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
+
+    # ------------------------------------------------------------------------------------------------ going about
+
+    def open(self, path: str = "/") -> None:
+        self.driver.get(f"{self.demo.url}{path}")
+
+    def new_tab(self, path: str = "/") -> str:
+        self.driver.switch_to.new_window("tab")
+        self.open(path)
+        return self.driver.current_window_handle
+
+    def go_to(self, tab: str) -> None:
+        self.driver.switch_to.window(tab)
+
+    @property
+    def tab(self) -> str:
+        return self.driver.current_window_handle
+
+    @property
+    def place(self) -> str:
+        """Path and query of the page."""
+        parts = urlsplit(self.driver.current_url)
+        return f"{parts.path}?{parts.query}" if parts.query else parts.path
+
+    def fill_in(self, name: str, password: str) -> None:
+        """The form of the login page."""
+        for field, value in (("name", name), ("password", password)):
+            self.driver.find_element(By.NAME, field).send_keys(value)
+        self.driver.find_element(By.CSS_SELECTOR, "form button").click()
+
+    def sign_in(self, name: str, path: str = "/") -> None:
+        """Through the login page, until the dashboard is live."""
+        self.open(path)
+        self.fill_in(name, self.demo.password(name))
+        self.wait_for_badge("Live")
+
+    def click(self, id: str) -> None:
+        self.driver.find_element(By.ID, id).click()
+
+    # ------------------------------------------------------------------------------------------------- looking
+
+    def js(self, script: str, *arguments: Any) -> Any:
+        return self.driver.execute_script(script, *arguments)
+
+    def fetch(self, path: str, method: str = "GET", body: Any = None) -> tuple[int, str]:
+        """What a script of this page would be answered: status and text."""
+        status, text = self.driver.execute_async_script(
+            """const [path, method, body, done] = arguments;
+            const headers = body ? {"Content-Type": "application/json"} : {};
+            fetch(path, {method, body, headers}).then(async (r) => done([r.status, await r.text()]));""",
+            path,
+            method,
+            None if body is None else json.dumps(body),
+        )
+        return status, text
+
+    def text(self, id: str) -> str:
+        """The text of a component; empty when it is not there."""
+        return self.js("return document.getElementById(arguments[0])?.textContent ?? ''", id)
+
+    def value(self, id: str) -> float:
+        return self.js("return document.getElementById(arguments[0]).value", id)
+
+    def last_point(self) -> float:
+        """The newest value in the chart."""
+        return self.js("return document.querySelector('#chart .js-plotly-plot')?.data?.[0]?.y?.at(-1) ?? null")
+
+    def wait_for(self, condition: Callable[[], Any], what: str) -> Any:
+        try:
+            return wait_for(condition, PATIENCE, what)
+        except AssertionError as error:
+            raise AssertionError(
+                f"{error}; at {self.driver.current_url}: {self.js('return document.body.innerText')[:600]!r}"
+            ) from None
+
+    def wait_for_badge(self, says: str) -> None:
+        self.wait_for(lambda: says in self.text("badge"), f"the badge to say {says!r}")
+
+    def wait_for_change(self, read: Callable[[], Any], what: str) -> None:
+        """Wait until something that is shown is another than now."""
+        before = read()
+        self.wait_for(lambda: read() not in (before, None, ""), f"{what} to change from {before!r}")
+
+    def wait_for_news(self) -> None:
+        """Wait until new data has come in twice."""
+        for _ in range(2):
+            self.wait_for_change(lambda: self.text("clock"), "the clock")
