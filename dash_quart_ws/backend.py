@@ -469,7 +469,7 @@ class QuartBackend(_Backend):
         if session is not None:
             return hub.of_session(session if isinstance(session, str) else session.id)
         if user is not None:
-            return hub.of_user(user)
+            return hub.of_user(str(user))
         return hub.of_topic(topic) if topic is not None else hub.all()
 
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import sys
 from typing import Any, Literal
 
 from .exceptions import ConfigurationError
+
+LONGEST = 1_000_000_000.0
+"""Seconds: thirty years."""
 
 BROKER_VARIABLE = "DASH_QUART_WS_BROKER"
 """Environment variable with the broker's URL, for when the `broker` option is not given."""
@@ -76,7 +80,7 @@ class Config:
     """Tabs that one connection remembers for pushes; the one that was heard of longest ago is forgotten first."""
 
     def __post_init__(self) -> None:
-        if self.login_required not in (True, False, "auto"):
+        if not (isinstance(self.login_required, bool) or self.login_required == "auto"):
             raise ConfigurationError(f"login_required={self.login_required!r}: give True, False or 'auto'")
         if (
             not isinstance(self.login_url, str)
@@ -84,9 +88,9 @@ class Config:
             or self.login_url[1:2] in ("/", "\\")
         ):
             raise ConfigurationError(f"login_url={self.login_url!r}: give a path of this server, such as '/login'")
-        if self.broker is not None and not self.broker.startswith(("sqlite:///", "memory:")):
+        if self.broker is not None and not str(self.broker).startswith(("sqlite:///", "memory:")):
             raise ConfigurationError(
-                f"broker={_without_password(self.broker)!r}: this version knows 'sqlite:///absolute/path' and 'memory:'"
+                f"broker={_without_password(str(self.broker))!r}: this version knows 'sqlite:///absolute/path' and 'memory:'"
             )
         for name in ("idle_timeout", "absolute_timeout"):
             self._positive(name, optional=True)
@@ -123,7 +127,7 @@ class Config:
         if value is None and optional:
             return
         number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-        if not number or not value > 0:
+        if not number or not 0 < value <= (sys.maxsize if whole else LONGEST):
             kind = "a whole number above 0" if whole else "a number of seconds above 0"
             raise ConfigurationError(f"{name}={value!r}: give {kind}{' or None' if optional else ''}")
 

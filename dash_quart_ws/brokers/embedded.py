@@ -63,6 +63,10 @@ class EmbeddedBroker(Broker):
                 )  # fmt: skip
                 self._thread.shutdown()
                 self._thread, self._path = None, None
+            except BaseException:  # what is in the store cannot be read: nobody may be served without it
+                self._thread.shutdown()
+                self._thread = None
+                raise
         return []
 
     def _open(self, path: Path) -> list[Revocation]:
@@ -109,7 +113,10 @@ class EmbeddedBroker(Broker):
     def append(self, revocation: Revocation) -> concurrent.futures.Future[None]:
         if self._thread is None:
             stored: concurrent.futures.Future[None] = concurrent.futures.Future()
-            stored.set_result(None)
+            if self._path is None:
+                stored.set_result(None)
+            else:
+                stored.set_exception(BrokerError("the broker is closed"))
             return stored
         return self._thread.submit(self._write, revocation)
 
@@ -131,7 +138,7 @@ class EmbeddedBroker(Broker):
                     " ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)",
                     (revocation.position,),
                 )
-        except sqlite3.Error as error:
+        except (sqlite3.Error, ValueError) as error:  # ValueError: text that UTF-8 cannot carry
             logger.exception("a revocation (%s) is not stored: it holds until this process ends", revocation.scope)
             raise BrokerError(f"the revocation could not be stored: {error}") from error
 

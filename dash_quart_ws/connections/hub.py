@@ -16,9 +16,9 @@ class Hub:
 
     def __init__(self) -> None:
         self._connections: dict[str, Connection] = {}
-        self._by_session: dict[str, set[Connection]] = defaultdict(set)
-        self._by_user: dict[str, set[Connection]] = defaultdict(set)
-        self._by_topic: dict[str, set[Connection]] = defaultdict(set)
+        self._by_session: dict[str, dict[Connection, None]] = defaultdict(dict)
+        self._by_user: dict[str, dict[Connection, None]] = defaultdict(dict)
+        self._by_topic: dict[str, dict[Connection, None]] = defaultdict(dict)
         self._topics_of_session: dict[str, set[str]] = defaultdict(set)
 
     def __len__(self) -> int:
@@ -28,12 +28,12 @@ class Hub:
         """Take in a connection that was just accepted; it leaves by itself when it ends."""
         self._connections[connection.id] = connection
         for session in connection.bound_to:
-            self._by_session[session.id].add(connection)
+            self._by_session[session.id][connection] = None
         for user in _users_of(connection):
-            self._by_user[user].add(connection)
+            self._by_user[user][connection] = None
         if connection.session is not None:
             for topic in self._topics_of_session.get(connection.session.id, ()):
-                self._by_topic[topic].add(connection)
+                self._by_topic[topic][connection] = None
         connection.gone.append(self._remove)
 
     def _remove(self, connection: Connection) -> None:
@@ -71,7 +71,7 @@ class Hub:
         """Subscribe connections to a topic, until they end."""
         for connection in connections:
             if not connection.ended:
-                self._by_topic[topic].add(connection)
+                self._by_topic[topic][connection] = None
 
     def subscribe_session(self, id: str, topic: str) -> None:
         """Subscribe a session: its connections of now, and those that it opens while it still has one."""
@@ -95,9 +95,9 @@ def _users_of(connection: Connection) -> frozenset[str]:
     return connection.session.users if connection.session is not None else frozenset()
 
 
-def _discard(index: dict[str, set[Connection]], key: str, connection: Connection) -> None:
+def _discard(index: dict[str, dict[Connection, None]], key: str, connection: Connection) -> None:
     members = index.get(key)
     if members is not None:
-        members.discard(connection)
+        members.pop(connection, None)
         if not members:
             del index[key]

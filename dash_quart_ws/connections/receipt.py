@@ -36,7 +36,8 @@ class Pending(Generic[T]):
         self._on_delivered: list[Callable[[], object]] = []
 
     def __await__(self) -> Generator[object, None, T]:
-        value = yield from asyncio.wrap_future(self._future).__await__()
+        # Shielded: who stops waiting must not cancel the outcome for everybody else.
+        value = yield from asyncio.shield(asyncio.wrap_future(self._future)).__await__()
         self.delivered()
         return value
 

@@ -10,7 +10,7 @@ import functools
 import logging
 import re
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from quart import current_app, jsonify, make_response, redirect, request
 from werkzeug.exceptions import HTTPException
@@ -88,10 +88,12 @@ class Guard:
     def _has_login_page(self) -> bool:
         """Whether `login_url` leads to a view of the app's own: Dash's catch-all would lead back here, for ever."""
         adapter = self._server.url_map.bind("localhost")
+        path = self._config.login_url.partition("?")[0]
         try:
-            endpoint, _ = adapter.match(self._config.login_url.partition("?")[0], method="GET")
-        except RequestRedirect:  # to the same path with a slash
-            return True
+            try:
+                endpoint, _ = adapter.match(path, method="GET")
+            except RequestRedirect as to_slash:
+                endpoint, _ = adapter.match(urlsplit(to_slash.new_url).path, method="GET")
         except HTTPException:
             return False
         return endpoint not in self._pages

@@ -11,7 +11,6 @@ import logging
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from ..brokers.base import Ending
 from ..exceptions import ConfigurationError
@@ -100,7 +99,7 @@ def parse_allowed(origins: Iterable[str]) -> frozenset[Origin]:
     allowed = set()
     for text in origins:
         origin = parse_origin(text) if isinstance(text, str) else None
-        if origin is None or (urlsplit(text).path not in ("", "/")):
+        if origin is None:
             raise ConfigurationError(
                 f"websocket_allowed_origins: {text!r} is no origin; give scheme, host and port, as 'https://example.org'"
             )

@@ -52,7 +52,13 @@ class Replica:
         if cutoff.scope is Scope.USER and not cutoff.keep:
             self._drop_singles(cutoff.subject, cutoff.position)
         key = _key(cutoff)
-        cutoffs = (*self._cutoffs.get(key, ()), cutoff) if cutoff.keep else (cutoff,)
+        # An older cut-off that spares no more than this one is covered by it; a later one is not.
+        cutoffs = tuple(
+            one
+            for one in self._cutoffs.get(key, ())
+            if one.position > cutoff.position or not set(cutoff.keep) <= set(one.keep)
+        )
+        cutoffs = (*cutoffs, cutoff)
         if len(cutoffs) > CUTOFFS_PER_USER:
             first, second, *rest = cutoffs
             merged = Revocation(

@@ -119,9 +119,9 @@ class Sessions:
     def start(self) -> None:
         """Load the revocations of an earlier life. Before that, no token may be read."""
         if not self._started:
-            self._started = True
             for revocation in self._broker.load():
                 self._replica.add(revocation)
+            self._started = True
 
     def stop(self) -> None:
         """The server has gone down: what is on its way to the broker is stored, and its files are closed."""
@@ -273,7 +273,9 @@ class Sessions:
                 return visit.token
         seen = self._broker.last_position
         if visit is not None:
-            users = (str(auth_id),) if extension.singleton else ()
+            # A ban names the user as the app will see them, which the user class decides.
+            names = (auth_id, extension.user_class(auth_id).auth_id) if extension.singleton else ()
+            users = {str(name) for name in names}
             overtaken = self._replica.ending_of("", users, visit.position) is not None
             seen = visit.position if overtaken else visit.login_position or seen
         token = Token(auth_id, new_sid(), now, seen, now)
@@ -381,6 +383,7 @@ class Sessions:
             raise TypeError("revoke() takes exactly one of session=, user=, all=True")
         self.start()
         kept = tuple(_id_of(one) for one in _as_iterable(keep))
+        user = None if user is None else str(user)  # quart-auth takes any JSON value for an auth_id
         return self.in_loop(lambda: self._revoke(session, user, kept, ending, reason))
 
     def _revoke(
@@ -395,9 +398,10 @@ class Sessions:
 
     def _apply(self, revocation: Revocation, reason: str, known: Session | None = None) -> PendingReceipt:
         """Make a revocation true in this process: first the replica, then the hub, and no await between them."""
+        was_over = known is not None and self._is_over(known)
         is_new = self._replica.add(revocation)
         connections = self._matching(revocation)
-        ended = {} if known is None else {known.id: known}
+        ended = {} if known is None or was_over else {known.id: known}
         for connection in connections:
             ended.update((bound.id, bound) for bound in connection.bound_to if self._is_over(bound))
         endings = [connection.end(self._close_code(connection, revocation), reason) for connection in connections]
@@ -426,7 +430,8 @@ class Sessions:
         if session is None:
             scope = Scope.ALL if user is None else Scope.USER
             return Revocation(scope, user or "", position, expires, ending, keep)
-        owner = session.user if isinstance(session, Session) else None
+        # Only users of the singleton have cut-offs: another extension's session goes by its id alone.
+        owner = session.user if isinstance(session, Session) and session.users else None
         return Revocation(Scope.SESSION, _id_of(session), position, expires, ending, user=owner)
 
     def _matching(self, revocation: Revocation) -> list[Connection]:

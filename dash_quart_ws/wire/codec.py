@@ -55,7 +55,12 @@ def _parse(text: str) -> Any:
         return orjson.loads(text)
     except ValueError:
         # orjson refuses NaN and lone surrogates, which browsers' JSON.stringify and Python's json let through.
-        return json.loads(text)
+        return json.loads(text, parse_int=_parse_int)
+
+
+def _parse_int(digits: str) -> int | float:
+    # Python refuses to read integers of more than 4,300 digits; JavaScript reads them as infinity.
+    return int(digits) if len(digits) <= 400 else float(digits)
 
 
 def _decode_item(item: Any) -> Decoded:

@@ -1,0 +1,119 @@
+"""What every broker guarantees, as tests. A broker's test class inherits `BrokerContract` and says how to make one."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import time
+from typing import Any
+
+from dash_quart_ws.brokers.base import Broker, Ending, Revocation, Scope
+from dash_quart_ws.exceptions import BrokerError
+
+NEVER = time.time() + 10**6
+
+
+def revocation(subject: str = "s", position: int = 1, **options: Any) -> Revocation:
+    return Revocation(options.pop("scope", Scope.SESSION), subject, position, options.pop("expires", NEVER), **options)
+
+
+class BrokerContract:
+    """Inherit this, and give a `broker` fixture: a broker that has been loaded and is closed at the end."""
+
+    def test_positions_grow_and_no_two_are_the_same_from_many_threads(self, broker: Broker) -> None:
+        before = broker.last_position
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            positions = list(pool.map(lambda _: broker.next_position(), range(500)))
+        assert len(set(positions)) == 500
+        assert min(positions) > before
+        assert broker.last_position == max(positions)
+
+    async def test_a_login_sees_the_last_position_that_there_was(self, broker: Broker) -> None:
+        position = broker.next_position()
+        assert await broker.position() >= position
+
+    def test_a_position_that_somebody_proves_is_never_fallen_behind(self, broker: Broker) -> None:
+        ahead = broker.last_position + 1000
+        broker.observe(ahead)
+        broker.observe(ahead - 500)
+        assert broker.last_position == ahead
+        assert broker.next_position() == ahead + 1
+
+    def test_a_user_id_that_is_no_unicode_is_stored_or_refused_with_a_broker_error(self, broker: Broker) -> None:
+        error = broker.append(revocation("\ud800", scope=Scope.USER)).exception(10)
+        assert error is None or isinstance(error, BrokerError)
+        broker.append(revocation("next")).result(10)
+
+
+class LastingBrokerContract(BrokerContract):
+    """The same, for a broker whose store outlives it: all of them but the one in memory."""
+
+    def again(self, broker: Broker) -> Broker:
+        """Another broker on the same store, as after a restart; loaded by the caller."""
+        raise NotImplementedError
+
+    def test_what_was_confirmed_is_loaded_after_a_restart_as_it_was(self, broker: Broker) -> None:
+        said = [
+            revocation("one", 1, ending=Ending.LOGGED_OUT, user="alice"),
+            revocation("alice", 2, scope=Scope.USER, keep=("one", "two")),
+            revocation("", 3, scope=Scope.ALL),
+            revocation("with \x00, é, \U0001f512 and ' or 1=1 --", 4, scope=Scope.USER),
+            *(revocation(f"ended {ending}", 5, ending=ending) for ending in Ending),
+        ]
+        for one in said:
+            broker.append(one).result(10)
+        broker.close()
+        later = self.again(broker)
+        try:
+            assert later.load() == said
+        finally:
+            later.close()
+
+    def test_what_no_token_can_meet_any_more_is_not_loaded(self, broker: Broker) -> None:
+        broker.append(revocation("over", expires=time.time() - 1)).result(10)
+        broker.append(revocation("not over")).result(10)
+        broker.close()
+        later = self.again(broker)
+        try:
+            assert [one.subject for one in later.load()] == ["not over"]
+        finally:
+            later.close()
+
+    def test_positions_do_not_go_back_over_a_restart(self, broker: Broker) -> None:
+        broker.observe(broker.last_position + 10**9)
+        position = broker.next_position()
+        broker.append(revocation("s", position)).result(10)
+        broker.close()
+        later = self.again(broker)
+        try:
+            later.load()
+            assert later.next_position() > position
+        finally:
+            later.close()
+
+    def test_closing_stores_what_is_on_its_way(self, broker: Broker) -> None:
+        stored = [broker.append(revocation(f"s{number}", number)) for number in range(50)]
+        broker.close()
+        assert all(one.done() and one.exception() is None for one in stored)
+        later = self.again(broker)
+        try:
+            assert len(later.load()) == 50
+        finally:
+            later.close()
+
+    def test_a_closed_broker_confirms_nothing_that_it_does_not_store(self, broker: Broker) -> None:
+        broker.close()
+        stored = broker.append(revocation("too late"))
+        error = stored.exception(10)
+        later = self.again(broker)
+        try:
+            was_stored = [one.subject for one in later.load()] == ["too late"]
+            assert was_stored or isinstance(error, BrokerError)
+        finally:
+            later.close()
+
+    def test_a_closed_broker_can_be_loaded_again(self, broker: Broker) -> None:
+        broker.append(revocation("first")).result(10)
+        broker.close()
+        loaded = broker.load()
+        assert [one.subject for one in loaded] == ["first"]
+        broker.append(revocation("second")).result(10)

@@ -1,0 +1,42 @@
+"""Every broker, held to the same guarantees."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dash_quart_ws.brokers.embedded import EmbeddedBroker
+
+from .contract import BrokerContract, LastingBrokerContract
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from dash_quart_ws.brokers.base import Broker
+
+
+class TestSQLite(LastingBrokerContract):
+    @pytest.fixture
+    def broker(self, tmp_path: Path) -> Iterator[Broker]:
+        broker = EmbeddedBroker(tmp_path / "folder" / "store.sqlite3")
+        broker.load()
+        yield broker
+        broker.close()
+
+    @pytest.fixture(autouse=True)
+    def _path(self, tmp_path: Path) -> None:
+        self.path = tmp_path / "folder" / "store.sqlite3"
+
+    def again(self, broker: Broker) -> Broker:
+        return EmbeddedBroker(self.path)
+
+
+class TestMemory(BrokerContract):
+    @pytest.fixture
+    def broker(self) -> Iterator[Broker]:
+        broker = EmbeddedBroker(None)
+        broker.load()
+        yield broker
+        broker.close()
