@@ -433,6 +433,7 @@ async def test_a_running_async_callback_is_cancelled_and_a_threads_result_droppe
         return len(hypercorn.get("/state").json["finished"]) == len(before["finished"]) + 2
 
     await until(both_ended)
+    assert "after it was cancelled" not in hypercorn.log
 
 
 async def wait_until_started(server: Server, before: dict[str, Any], names: list[str]) -> None:

@@ -133,6 +133,18 @@ async def logout() -> dict[str, Any]:
     return {"user": None}
 
 
+@server.get("/logout-on-the-way-out")
+async def logout_on_the_way_out() -> dict[str, Any]:
+    return {}
+
+
+@server.after_request
+async def log_out_late(response: Any) -> Any:
+    if request.path == "/logout-on-the-way-out":
+        logout_user()
+    return response
+
+
 @server.get("/logout-and-fail")
 async def logout_and_fail() -> dict[str, Any]:
     logout_user()
