@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import logging
 import multiprocessing
 import os
 import signal
 import socket
 import struct
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +57,13 @@ def _h2_protocol(send: Any) -> Any:
     return protocol if hasattr(protocol, "streams") and hasattr(protocol, "stream_buffers") else None
 
 
+def is_granian(send: Any) -> bool:
+    """Whether this is granian: the application has to take its `websocket.connect` before anything else, or a client that
+    leaves at once takes the worker process down.
+    """
+    return type(_stream(send)).__module__.startswith("granian.")
+
+
 def can_reset(send: Any) -> bool:
     """Whether `reset` has a means here. Where it has none (granian), nobody may read while a close is on its way: there it
     would wait for that reader, and a client's answer to it would take the worker process down.
@@ -70,14 +79,25 @@ def reset(send: Any) -> Awaitable[None] | bool:
     """
     transport = transport_of(send)
     if transport is not None:
-        connection = transport.get_extra_info("socket")
-        if connection is not None:
-            with contextlib.suppress(OSError):  # closed already
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
-        transport.abort()
+        _abort(transport)
         return True
     protocol = _h2_protocol(send)
     return False if protocol is None else _reset_stream(protocol, _stream(send))
+
+
+def _abort(transport: asyncio.Transport) -> None:
+    connection = transport.get_extra_info("socket")
+    if connection is not None:
+        with contextlib.suppress(OSError):  # closed already
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
+    transport.abort()
+
+
+TCP_INFO_BYTES_ACKED, TCP_INFO_SIZE = 120, 148
+"""Where `struct tcp_info` (linux/tcp.h) holds `tcpi_bytes_acked`, and where `tcpi_notsent_bytes`, 24 bytes on, ends."""
+
+FLUSH_PATIENCE = 1.0
+"""Seconds in which a client must have taken something of an HTTP/2 connection whose buffers are full."""
 
 
 async def _reset_stream(protocol: Any, stream: Any) -> None:
@@ -85,12 +105,39 @@ async def _reset_stream(protocol: Any, stream: Any) -> None:
     from h2.exceptions import ProtocolError
 
     buffer = protocol.stream_buffers.get(stream.stream_id)
+    if buffer is None and stream.stream_id not in protocol.streams:
+        return  # it has come to its end
     if buffer is not None:
         await buffer.close()  # whoever waits for room in it goes on, and what it held is gone
     with contextlib.suppress(ProtocolError):  # the peer has reset it first
         protocol.connection.reset_stream(stream.stream_id, error_code=ErrorCodes.CANCEL)
     await protocol._close_stream(stream.stream_id)
-    await protocol._flush()
+    transport = protocol.send.__self__.writer.transport
+    flushing = asyncio.ensure_future(protocol._flush())
+    while True:
+        before, was_waiting = _progress(transport)
+        await asyncio.sleep(FLUSH_PATIENCE)
+        taken, waiting = _progress(transport)
+        if was_waiting and waiting and taken == before:
+            _abort(transport)  # nothing gets through, on whichever stream: the client has stopped reading altogether
+            break
+        if flushing.done():
+            break
+    await flushing
+
+
+def _progress(transport: asyncio.Transport) -> tuple[int, bool]:
+    """How many bytes the client's machine has taken of a TCP connection, and whether more are waiting for it (Linux)."""
+    waiting = transport.get_write_buffer_size() > 0
+    connection = transport.get_extra_info("socket")
+    if connection is None or not sys.platform.startswith("linux"):
+        return -transport.get_write_buffer_size(), waiting
+    try:
+        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_SIZE)
+    except OSError:  # closed already
+        return 0, False
+    acknowledged, _, _, _, unsent = struct.unpack_from("=QQIII", info, TCP_INFO_BYTES_ACKED)
+    return acknowledged, waiting or unsent > 0
 
 
 def limit_unread(send: Any, seconds: float) -> None:
@@ -108,6 +155,8 @@ def limit_unread(send: Any, seconds: float) -> None:
 def decline_compression(send: Any) -> bool:
     """Before accept: do not negotiate permessage-deflate (RFC 7692). False where that cannot be switched off from here."""
     stream = _stream(send)
+    if is_granian(send):  # it knows no extensions
+        return True
     if hasattr(handshake := getattr(stream, "handshake", None), "extensions"):  # hypercorn
         handshake.extensions = None  # type: ignore[union-attr]
         return True
@@ -116,10 +165,34 @@ def decline_compression(send: Any) -> bool:
         stream.response.headers.pop("Sec-WebSocket-Extensions", None)
         return True
     if isinstance(getattr(stream, "available_extensions", None), list):  # uvicorn, websockets
-        stream.available_extensions = []
+        stream.available_extensions.clear()  # in place: the handshake that waits for us holds this very list
         return True
     config = getattr(stream, "config", None)
-    return getattr(config, "ws_per_message_deflate", None) is False
+    if getattr(config, "ws_per_message_deflate", False):  # uvicorn, wsproto
+        stream.config = copy.copy(config)
+        stream.config.ws_per_message_deflate = False
+    return hasattr(config, "ws_per_message_deflate")
+
+
+def refuse_oversized(send: Any, refused: Callable[[], object]) -> None:
+    """Call `refused` when the server has refused a message as too big (1009), and keep nothing of it.
+
+    hypercorn says 1009, and then goes on storing what the client sends, without a bound; the application never hears of it.
+    """
+    buffer = getattr(_stream(send), "buffer", None)
+    extend = getattr(buffer, "extend", None)
+    if extend is None or not hasattr(buffer, "max_length"):
+        return
+
+    def bounded(event: Any) -> None:
+        try:
+            extend(event)
+        except Exception:
+            buffer.clear()  # type: ignore[union-attr]
+            refused()
+            raise
+
+    buffer.extend = bounded  # type: ignore[union-attr]
 
 
 def shutdown_of(send: Any) -> Callable[[], Awaitable[None]] | None:

@@ -283,6 +283,7 @@ class QuartBackend(_Backend):
             connection.end(too_late.code, too_late.reason)
         else:
             self._opened(connection, admitted)
+        _servers.refuse_oversized(socket.server_send, lambda: connection.end(CloseCode.TOO_BIG, "message too big"))
         hooks = get_hooks("websocket_message")
         await connection.serve(self._runner.over_websocket, _screen_with(hooks) if hooks else None)
 

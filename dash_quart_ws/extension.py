@@ -235,7 +235,9 @@ class Extension:
     def call_hook(self, hook: Callable[..., Any], *arguments: Any) -> None:
         """Call one of the app's functions, soon, in a task of its own; what it raises is logged."""
         if self._loop is not None and self._loop.is_running():
-            self.spawn(self._call(hook, *arguments), name=f"hook {getattr(hook, '__name__', hook)}")
+            # In a context of its own: a hook is nobody's, whoever it was that connected, left or revoked.
+            name = f"hook {getattr(hook, '__name__', hook)}"
+            self.spawn(self._call(hook, *arguments), name=name, context=contextvars.Context())
 
     async def _call(self, hook: Callable[..., Any], *arguments: Any) -> None:
         try:

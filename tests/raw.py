@@ -27,7 +27,7 @@ CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 COMPRESSED = 0x40
 """The first reserved bit of a frame: permessage-deflate (RFC 7692, section 6)."""
 
-TCP_ESTABLISHED, TCP_TIME_WAIT, TCP_CLOSE = 1, 6, 7
+TCP_FIN_WAIT_1, TCP_FIN_WAIT_2, TCP_TIME_WAIT, TCP_CLOSE = 4, 5, 6, 7
 """Linux's names for a connection's states, in `TCP_INFO` and in /proc/net/tcp."""
 
 
@@ -75,6 +75,15 @@ def decode(buffer: bytearray) -> Frame | None:
     return frame
 
 
+def _connect(server: Server, receive_buffer: int | None) -> socket.socket:
+    connection = socket.socket()
+    if receive_buffer is not None:  # before connect: it bounds the window that is offered
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    connection.settimeout(10)
+    connection.connect(("127.0.0.1", server.port))
+    return connection
+
+
 class RawSocket:
     """A websocket on HTTP/1.1 that does only what it is told to."""
 
@@ -86,11 +95,7 @@ class RawSocket:
         receive_buffer: int | None = None,
         headers: Sequence[tuple[str, str]] = (),
     ) -> None:
-        self.socket = socket.socket()
-        if receive_buffer is not None:  # before connect: it bounds the window that is offered
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.socket.settimeout(10)
-        self.socket.connect(("127.0.0.1", server.port))
+        self.socket = _connect(server, receive_buffer)
         self.buffer = bytearray()
         lines = [
             f"GET {SOCKET_PATH} HTTP/1.1",
@@ -169,6 +174,14 @@ class RawSocket:
             while True:
                 yield self.frame(deadline - time.monotonic())
 
+    def read_all(self) -> int:
+        """Read on until the connection has been reset; how many bytes there were."""
+        before = len(self.buffer)
+        with contextlib.suppress(ConnectionResetError):
+            while True:
+                self._read()
+        return len(self.buffer) - before
+
     def close_frame(self, timeout: float = 10) -> Frame:
         """The server's close frame, after whatever it sent before."""
         while True:
@@ -218,13 +231,20 @@ def resident_megabytes(pid: int) -> float:
 class Http2:
     """One HTTP/2 connection with prior knowledge, and websockets on it by extended CONNECT (RFC 8441)."""
 
-    def __init__(self, server: Server, *, window: int = 1 << 24, stream_window: int = 65_535) -> None:
+    def __init__(
+        self,
+        server: Server,
+        *,
+        window: int = 1 << 24,
+        stream_window: int = 65_535,
+        receive_buffer: int | None = None,
+    ) -> None:
         import h2.config
         import h2.connection
         import h2.settings
 
         self.server = server
-        self.socket = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+        self.socket = _connect(server, receive_buffer)
         self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
         self.h2.initiate_connection()
         self.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: stream_window})

@@ -90,9 +90,9 @@ class Runner:
         """Why this callback cannot run over the websocket, in words for the browser; None if it can."""
         spec: dict[str, Any] | None = self._app.callback_map.get(output)
         if spec is None or "callback" not in spec:
-            return f"There is no callback for {output[:200]!r}"
+            return f"There is no callback for {output[:64]!r}"
         if not self._options.everything and not spec.get("websocket"):
-            return f"The callback for {output[:200]!r} does not run over the websocket: give it websocket=True"
+            return f"The callback for {output[:64]!r} does not run over the websocket: give it websocket=True"
         return None
 
     def _report(self, error: Exception, connection: Connection, request: CallbackRequest) -> str:

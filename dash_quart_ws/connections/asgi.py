@@ -22,6 +22,10 @@ SCOPE_KEY = "dash_quart_ws.socket"
 """Where a websocket's ASGI scope holds its `Socket`."""
 
 
+_resets: set[asyncio.Future[None]] = set()
+"""Resets of HTTP/2 streams whose handler has returned: a task needs somebody who holds on to it."""
+
+
 class Disconnected(Exception):  # noqa: N818 - an event, not an error
     """The client has gone, or the server has taken the connection away."""
 
@@ -119,9 +123,24 @@ class Socket:
             await self.reset()
             return
         # uvicorn says "disconnect" as soon as its own close frame is out, and then waits longer than we do.
-        transport = _servers.transport_of(self._send)
-        if transport is not None and not transport.is_closing():
-            asyncio.get_running_loop().call_later(timeout, _servers.reset, self._send)
+        self.reset_later(timeout)
+
+    def reset_later(self, seconds: float) -> None:
+        """The connection has ended: reset what is still there of it then.
+
+        A client that hangs up, or half hangs up, without reading keeps the TCP connection and all that is buffered for it:
+        servers wait for that to be written, for ever.
+        """
+        _servers.limit_unread(self._send, seconds)
+        if self.can_reset:
+            asyncio.get_running_loop().call_later(seconds, self._begin_reset)
+
+    def _begin_reset(self) -> None:
+        done = _servers.reset(self._send)
+        if not isinstance(done, bool):
+            task = asyncio.ensure_future(done)
+            _resets.add(task)
+            task.add_done_callback(_resets.discard)
 
     async def dismiss(self, code: int, reason: str, *, timeout: float) -> None:
         """Close a connection that nobody reads, and see its client off; what the client still sends is dropped."""
@@ -158,6 +177,8 @@ def socket_class(previous: type[Any], paths: MutableSet[str]) -> type[Any]:
             return super().__new__(cls) if path in paths else previous(app, scope)
 
         async def __call__(self, receive: Any, send: Any) -> None:
+            if _servers.is_granian(send) and (await receive())["type"] != "websocket.connect":
+                return
             socket = Socket(receive, send)
             scope = cast("dict[str, Any]", self.scope)
             scope[SCOPE_KEY] = socket

@@ -150,6 +150,8 @@ class Connection:
                     if action is not None:
                         self._do(action, run)
         except Disconnected:
+            if not self.ended:
+                self._socket.reset_later(self._config.close_timeout)
             self.end(CloseCode.GOING_AWAY, "the client has gone", silent=True)
         except asyncio.CancelledError:
             if self._abandoned:
@@ -316,6 +318,7 @@ class Connection:
 
     async def _finish(self) -> None:
         """After the last message: see the close frame out, the client off, and the callbacks to their end."""
+        self.end(CloseCode.INTERNAL_ERROR, "internal error")  # it has ended already, but for a fault in the reader
         if self._closing is not None:
             await asyncio.wait({self._closing})
         await self._writer.stopped()

@@ -19,6 +19,8 @@ class CloseCode(IntEnum):
     """Why a connection was closed."""
 
     GOING_AWAY = 1001
+    TOO_BIG = 1009
+    INTERNAL_ERROR = 1011
     RESTART = 1012
     OVERLOADED = 1013
     CLOSED_BY_APP_RETRY = 4100
