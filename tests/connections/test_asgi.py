@@ -265,17 +265,3 @@ async def test_a_view_finds_its_socket_in_the_scope() -> None:
         await app_with_a_socket()(scope("/dash"), server.receive, server.send)
     assert [event["type"] for event in server.sent] == ["websocket.accept", "websocket.send"]
     assert server.sent[1]["text"] == "heard hello"
-
-
-async def test_the_connect_event_is_taken_before_anything_is_sent() -> None:
-    """It is the first event of every websocket; granian ends in a panic when the first one that is asked for is another."""
-    server = AsgiServer()
-    running = asyncio.create_task(app_with_a_socket()(scope("/dash"), server.receive, server.send))
-    for _ in range(20):
-        await asyncio.sleep(0)
-    assert server.sent == []
-    server.inbound.put_nowait({"type": "websocket.connect"})
-    server.hangs_up()
-    async with asyncio.timeout(5):
-        await running
-    assert server.sent[0]["type"] == "websocket.accept"
