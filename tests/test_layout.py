@@ -28,8 +28,6 @@ WITHOUT_TESTS_OF_THEIR_OWN = {
     "extension": "what the apps of a server share; test_backend",
     "_dash": "Dash's private names; test_backend",
     "_servers": "one test for each real server; test_servers",
-    "connections/asgi": "with each real server; test_servers",
-    "callbacks/run": "with a real Dash; test_backend and connections/test_connection",
     "callbacks/websocket": "with a real Dash; test_backend and connections/test_connection",
 }
 
