@@ -187,7 +187,7 @@ def refuse_oversized(send: Any, refused: Callable[[], object]) -> None:
     def bounded(event: Any) -> None:
         try:
             extend(event)
-        except Exception:
+        except Exception:  # hypercorn's FrameTooLargeError, and it shall have it; we only see that nothing is kept
             buffer.clear()  # type: ignore[union-attr]
             refused()
             raise

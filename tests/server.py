@@ -152,7 +152,7 @@ class Server:
 class Reply:
     """An HTTP response, read to its end."""
 
-    def __init__(self, status: int, headers: Any, body: bytes) -> None:
+    def __init__(self, status: int, headers: Any, body: str | bytes) -> None:
         self.status = status
         self.headers = headers
         self.body = body
@@ -166,8 +166,13 @@ class Reply:
 
     @property
     def cookie(self) -> str:
-        """The name and value of the cookie that was set."""
-        return str(self.headers["Set-Cookie"]).partition(";")[0]
+        """Name and value of the cookie that was set; empty when none was."""
+        return str(self.headers.get("Set-Cookie") or "").partition(";")[0]
+
+    @property
+    def token(self) -> str:
+        """The value of that cookie."""
+        return self.cookie.partition("=")[2]
 
     @property
     def location(self) -> str:

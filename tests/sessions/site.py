@@ -20,6 +20,7 @@ from quart_auth.extension import _AuthSerializer
 
 from dash_quart_ws import QuartBackend, current_session
 from dash_quart_ws.wire.close import SUBPROTOCOL
+from tests.server import SOCKET_PATH, Reply
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 SECRET = "only for tests, and long enough to be one"
 ORIGIN = "http://localhost"
-SOCKET_PATH = "/_dash-ws-callback"
 ECHO = {
     "output": "echo.children",
     "outputs": {"id": "echo", "property": "children"},
@@ -37,31 +37,6 @@ ECHO = {
     "changedPropIds": ["go.n_clicks"],
     "state": [],
 }
-
-
-class Reply:
-    """An HTTP response, read to its end."""
-
-    def __init__(self, status: int, headers: Any, body: str) -> None:
-        self.status = status
-        self.headers = headers
-        self.body = body
-
-    def __repr__(self) -> str:
-        return f"<Reply {self.status} {self.body[:200]!r}>"
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-    @property
-    def cookie(self) -> str:
-        """Name and value of the cookie that was set; empty when none was."""
-        return str(self.headers.get("Set-Cookie", "")).partition(";")[0]
-
-    @property
-    def token(self) -> str:
-        return self.cookie.partition("=")[2]
 
 
 class Site:
