@@ -436,6 +436,23 @@ async def test_a_running_async_callback_is_cancelled_and_a_threads_result_droppe
     assert "after it was cancelled" not in hypercorn.log
 
 
+@pytest.mark.parametrize(("output", "value"), [("slow.children", 1), ("block.children", 3)])
+async def test_a_callback_over_http_is_answered_401_as_soon_as_its_session_ends(
+    hypercorn: Server, output: str, value: float
+) -> None:
+    cookie = hypercorn.login("dora")
+    before = hypercorn.get("/state").json
+    posted = asyncio.create_task(
+        asyncio.to_thread(hypercorn.request, "POST", "/_dash-update-component", cookie=cookie, body=post(output, value))
+    )
+    await wait_until_started(hypercorn, before, [output.partition(".")[0]])
+    await hypercorn.aget("/logout", cookie)
+    reply = await posted
+    assert reply.status == 401
+    finished = hypercorn.get("/state").json["finished"][len(before["finished"]) :]
+    assert finished == (["slow"] if output == "slow.children" else []), "async: cancelled; in a thread: dropped"
+
+
 async def wait_until_started(server: Server, before: dict[str, Any], names: list[str]) -> None:
     def started() -> bool:
         new = server.get("/state").json["started"][len(before["started"]) :]

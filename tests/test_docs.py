@@ -16,13 +16,13 @@ from urllib.parse import parse_qsl
 
 import pytest
 from dash import _callback
-from quart.testing.connections import WebsocketDisconnectError
 from quart_auth import AuthUser, login_user, logout_user
 
 import dash_quart_ws
 from dash_quart_ws import CloseCode, Config, Connection, QuartBackend, Receipt, Session
 from dash_quart_ws._dash import QuartDashServer
 
+from .asgi import Closed, InProcessSocket
 from .server import ROOT, SOCKET_PATH, request_message
 
 if TYPE_CHECKING:
@@ -100,7 +100,8 @@ def own_callbacks() -> Iterator[None]:
 @contextlib.asynccontextmanager
 async def websocket(client: Any) -> AsyncIterator[Any]:
     """A websocket as Dash's worker opens it, from a page of this server."""
-    async with client.websocket(SOCKET_PATH, headers=ORIGIN) as socket:
+    cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in client.cookie_jar)
+    async with InProcessSocket(client.app, SOCKET_PATH, headers={**ORIGIN, "Cookie": cookies}) as socket:
         yield socket
 
 
@@ -165,7 +166,7 @@ async def test_the_readmes_example_runs_over_http_and_websocket_and_is_pushed_to
             assert push["payload"] == {"componentId": "result", "props": {"children": "Market closed"}}
 
             await alice.post("/logout")
-            with pytest.raises(WebsocketDisconnectError):
+            with pytest.raises(Closed):
                 await messages_until(socket, "callback_response")
         assert example.backend.connections() == ()
         assert (await alice.get("/_dash-layout")).status_code == 401
@@ -189,7 +190,7 @@ async def test_the_guides_complete_app_signs_in_and_out(own_callbacks: None, tmp
             *_, done = await messages_until(socket, "callback_response")
             assert done["payload"]["data"]["response"] == {"result": {"children": "done for alice"}}
             assert (await client.post("/logout")).location == "/login"
-            with pytest.raises(WebsocketDisconnectError):
+            with pytest.raises(Closed):
                 await messages_until(socket, "callback_response")
         assert (await client.get("/_dash-layout")).status_code == 401
 

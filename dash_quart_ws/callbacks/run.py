@@ -71,13 +71,9 @@ class Runner:
         if not isinstance(body, dict) or not isinstance(body.get("output"), str):
             abort(400, "a callback request is a JSON object with a string as its output")
         session = self._sessions.current()
-        if self._sessions.has_left():
-            abort(401, "the session has ended")
         prepared = prepare(self._app, body)
         user = f"user {session.user}" if session is not None else f"address {request.remote_addr}"
-        data = await self._call(prepared, user)
-        if self._sessions.has_left():
-            abort(401, "the session has ended")
+        data = await self._sessions.while_valid(self._call(prepared, user))
         response: Response = prepared.context.dash_response.set_response(data=data)
         return response
 

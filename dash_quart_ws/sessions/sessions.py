@@ -26,7 +26,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from quart import g, has_app_context, has_request_context, has_websocket_context, request, websocket
+from quart import abort, g, has_app_context, has_request_context, has_websocket_context, request, websocket
 from quart_auth import Action
 
 from ..brokers.base import Broker, Ending, Revocation, Scope
@@ -38,7 +38,7 @@ from .revocations import Replica
 from .token import Token, new_sid, serializer_class
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Coroutine, Iterable
 
     from quart import Quart
     from quart_auth import AuthUser, QuartAuth
@@ -100,6 +100,7 @@ class Sessions:
         self._extensions: list[QuartAuth] = []
         self._active: dict[str, tuple[float, Session]] = {}
         self._deadlines: dict[str, float] = {}
+        self._work: dict[asyncio.Task[Any], tuple[Session, ...]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self.on_end: Callable[[Session, str], None] = lambda _session, _reason: None
         """Called once for each session that ends and is known here, with why."""
@@ -208,6 +209,30 @@ class Sessions:
         return any(
             visit.session is not None and self.ending_of(visit.session) is not None for visit in self.visits().values()
         )
+
+    async def while_valid(self, work: Coroutine[Any, Any, T]) -> T:
+        """What `work` gives, done on behalf of this request's session: cancelled, and answered with 401, when that ends.
+
+        Whoever ends the session from within the work is not cancelled; the answer is 401 all the same.
+        """
+        brought = tuple(visit.session for visit in self.visits().values() if visit.session is not None)
+        task = asyncio.get_running_loop().create_task(work, name="callback over HTTP")
+        self._work[task] = brought
+        try:
+            if self.has_left():
+                task.cancel()
+            await asyncio.wait({task})
+        except asyncio.CancelledError:  # the client has gone
+            task.cancel()
+            await asyncio.wait({task}, timeout=self._config.cancel_timeout)
+            raise
+        finally:
+            del self._work[task]
+        if self.has_left():
+            if not task.cancelled() and task.exception() is not None:
+                logger.error("a callback failed after its session had ended", exc_info=task.exception())
+            abort(401, "the session has ended")
+        return task.result()
 
     async def depart(self) -> None:
         """Act on what the view did: log out, log in, renew. Before quart-auth writes its cookie; in a request context."""
@@ -405,6 +430,10 @@ class Sessions:
         for connection in connections:
             ended.update((bound.id, bound) for bound in connection.bound_to if self._is_over(bound))
         endings = [connection.end(self._close_code(connection, revocation), reason) for connection in connections]
+        calling = asyncio.current_task() if _running_loop() is not None else None
+        for task, sessions in self._work.items():
+            if task is not calling and any(map(self._is_over, sessions)):
+                task.cancel()
         # ---------------------------------- whoever had a connection has none now; what follows is for the others
         if not is_new:
             return receipt_of(endings)

@@ -14,19 +14,18 @@ from typing import TYPE_CHECKING, Any
 import quart_auth
 from dash import Dash, Input, Output, dcc, html
 from quart import Quart, jsonify, request
-from quart.testing.connections import WebsocketDisconnectError, WebsocketResponseError
 from quart_auth import Action, AuthUser, QuartAuth
 from quart_auth.extension import _AuthSerializer
 
 from dash_quart_ws import QuartBackend, current_session
 from dash_quart_ws.wire.close import SUBPROTOCOL
+from tests.asgi import Closed, InProcessSocket, Refused
 from tests.server import SOCKET_PATH, Reply
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from quart.typing import TestWebsocketConnectionProtocol
 
 SECRET = "only for tests, and long enough to be one"
 ORIGIN = "http://localhost"
@@ -211,16 +210,14 @@ class Site:
         bridge: bool = True,
         headers: dict[str, str] | None = None,
         path: str = SOCKET_PATH,
-    ) -> AsyncIterator[TestWebsocketConnectionProtocol]:
+    ) -> AsyncIterator[InProcessSocket]:
         sent = dict(headers or {})
         if origin is not None:
             sent["Origin"] = origin
         if cookie:
             sent["Cookie"] = cookie
-        client = self.server.test_client(use_cookies=False)
-        # The test client's own `subprotocols` argument reaches nobody (Quart 0.22).
-        scope = {"subprotocols": [SUBPROTOCOL]} if bridge else {}
-        async with client.websocket(path, headers=sent, scope_base=scope) as socket:
+        subprotocols = [SUBPROTOCOL] if bridge else []
+        async with InProcessSocket(self.server, path, headers=sent, subprotocols=subprotocols) as socket:
             yield socket
 
     async def refused_with(self, cookie: str = "", **options: Any) -> int | None:
@@ -236,10 +233,10 @@ async def ending(socket: Any, *, unless: str | None = None) -> int | None:
         while True:
             try:
                 text = await socket.receive()
-            except WebsocketDisconnectError as closed:
-                return int(closed.args[0])
-            except WebsocketResponseError as refused:
-                return int(refused.response.status_code)
+            except Closed as closed:
+                return closed.code
+            except Refused as refused:
+                return refused.status
             if unless is not None and json.loads(text)["type"] == unless:
                 return None
 
