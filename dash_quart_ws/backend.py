@@ -53,6 +53,8 @@ if TYPE_CHECKING:
 
     from dash import Dash
 
+    from .sessions.sessions import Sessions
+
 logger = logging.getLogger("dash_quart_ws")
 security = logging.getLogger("dash_quart_ws.security")
 
@@ -200,7 +202,7 @@ class QuartBackend(_Backend):
             self.server.add_url_rule(
                 path if path.startswith("/") else f"/{path}",
                 endpoint=f"dash_callback_api_{self._prefix}{path}",
-                view_func=self._guard.data(_api_view(handler)),
+                view_func=self._guard.data(_api_view(handler, self._sessions)),
                 methods=["POST"],
             )
 
@@ -474,10 +476,14 @@ class QuartBackend(_Backend):
         return hub.of_topic(topic) if topic is not None else hub.all()
 
 
-def _api_view(handler: Callable[..., Any]) -> Callable[[], Any]:
+def _api_view(handler: Callable[..., Any], sessions: Sessions) -> Callable[[], Any]:
     async def api() -> Response:
         arguments = await request.get_json()
-        return jsonify(await current_app.ensure_async(handler)(**(arguments or {})))
+
+        async def call() -> Any:
+            return await current_app.ensure_async(handler)(**(arguments or {}))
+
+        return jsonify(await sessions.while_valid(call()))
 
     return api
 

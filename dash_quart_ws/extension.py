@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -109,7 +110,8 @@ class Extension:
         that fails fails for those who waited for it; the next contact tries again.
         """
         loop = asyncio.get_running_loop()
-        if loop is not self._loop:
+        # Connections belong to the loop that serves: a request on another one meanwhile does not take its place.
+        if self._loop is None or not self._loop.is_running():
             self._loop = loop
             self._setting_up = None
             self.sessions.bind(loop)
@@ -145,7 +147,13 @@ class Extension:
             ConfigurationError: it is not; the message says what to do.
         """
         if self.sessions.active:
-            if not any(extension.singleton for extension in self.server.extensions["QUART_AUTH"]):
+            singletons = sum(extension.singleton for extension in self.server.extensions["QUART_AUTH"])
+            if singletons > 1:  # quart-auth itself lets two of them pass
+                raise ConfigurationError(
+                    "two QuartAuth of the server are singletons, so it is open whose login counts: give singleton=False to "
+                    "all but the one that Dash's login follows"
+                )
+            if not singletons:
                 raise ConfigurationError(
                     "every QuartAuth of the server has singleton=False: one must be the singleton that Dash's login follows"
                 )
@@ -242,7 +250,9 @@ class Extension:
     async def _call(self, hook: Callable[..., Any], *arguments: Any) -> None:
         try:
             async with self.server.app_context():
-                await self.server.ensure_async(hook)(*arguments)
+                result = await self.server.ensure_async(hook)(*arguments)
+                if inspect.isawaitable(result):  # of an object with an async __call__
+                    await result
         except Exception:  # the hook is the app's, and nobody waits for it: the log has its traceback
             logger.exception("the hook %s failed", getattr(hook, "__qualname__", hook))
 

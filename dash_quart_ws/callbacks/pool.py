@@ -99,8 +99,10 @@ class Pool:
             error = done.exception()
             if error is None:
                 outcome.set_result(done.result())
-            elif isinstance(error, StopIteration):
-                outcome.set_exception(RuntimeError("the callback raised StopIteration"))
-            else:
+            elif isinstance(error, Exception) and not isinstance(error, StopIteration):
                 outcome.set_exception(error)
+            else:  # a future takes no StopIteration; SystemExit would end the server, CancelledError leave no answer
+                wrapped = RuntimeError(f"the callback raised {type(error).__name__}")
+                wrapped.__cause__ = error
+                outcome.set_exception(wrapped)
         self._start_what_fits(loop)

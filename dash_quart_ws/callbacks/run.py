@@ -7,6 +7,7 @@ quart-auth's context variables, and Dash's `ctx`.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from typing import TYPE_CHECKING, Any, cast
@@ -61,6 +62,12 @@ class Runner:
             data = await self._call(prepared, user)
         except (PreventUpdate, WebsocketDisconnected):
             return CallbackUnchanged(*ids)
+        except asyncio.CancelledError:
+            if connection.ended or cast("asyncio.Task[Any]", asyncio.current_task()).cancelling():
+                raise
+            return CallbackFailed(
+                *ids, self._report(RuntimeError("the callback raised CancelledError"), connection, request)
+            )
         except Exception as error:  # noqa: BLE001 - the callback is the user's: logged under an id
             return CallbackFailed(*ids, self._report(error, connection, request))
         return CallbackResult(*ids, data)

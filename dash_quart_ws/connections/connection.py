@@ -97,6 +97,11 @@ class Connection:
         self.gone: list[Callable[[Connection], None]] = []
         """Called when the connection has ended, whoever ended it: once, before anything waits."""
 
+    @property
+    def login_required(self) -> bool | str:
+        """What the connection's own Dash app says: another app of the server may say otherwise."""
+        return self._config.login_required
+
     def __repr__(self) -> str:
         return f"<Connection {self.id} user={self.user!r} remote={self.remote!r}{' ended' if self.ended else ''}>"
 
@@ -277,7 +282,7 @@ class Connection:
         for question in self._questions.values():
             if not question.done():
                 question.set_exception(NotConnected("the connection has ended"))
-        calling = asyncio.current_task()
+        calling = asyncio.current_task() if _is_running(self._loop) else None
         for task in self._tasks:
             if task is not calling:
                 task.cancel()
@@ -285,7 +290,7 @@ class Connection:
             # A callback that ends its own connection learns what that did before it is cancelled.
             self.closed.when_delivered(functools.partial(self._loop.call_soon, self._cancel, calling))
             self._loop.call_later(2 * self._config.close_timeout, self._cancel, calling)
-        if silent:
+        if silent or not _is_running(self._loop):  # nobody to tell, or nobody left to do it
             self.closed.resolve(0.0)
         else:
             self._closing = self._loop.create_task(self._close(code, reason), name="closing")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote, urlsplit
 
 from quart import current_app, jsonify, make_response, redirect, request
+from quart_auth import current_user
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RequestRedirect
 
@@ -67,9 +68,11 @@ class Guard:
         async def guarded(*args: Any, **kwargs: Any) -> Any:
             if not self.active:
                 return await current_app.ensure_async(view)(*args, **kwargs)
-            if self._sessions.current() is None:
+            # The user class may know better than the token: an account that is gone, a second factor that is missing.
+            if not await current_user.is_authenticated or self._sessions.current() is None:
                 return await refuse()
-            return await _never_stored(await current_app.ensure_async(view)(*args, **kwargs))
+            answer = await current_app.ensure_async(view)(*args, **kwargs)
+            return await refuse() if self._sessions.has_left() else await _never_stored(answer)
 
         return guarded
 

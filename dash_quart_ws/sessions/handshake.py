@@ -12,6 +12,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from quart_auth import current_user
+
 from ..brokers.base import Ending
 from ..exceptions import ConfigurationError
 from ..wire import close
@@ -148,7 +150,11 @@ async def admit(
     if verdict is not None:
         security.warning("refuse reason=%.64r by=hook remote=%s", verdict[1], websocket.remote_addr)
         return Refused(*verdict)
-    return check_sessions(sessions, config)
+    if sessions.active and config.login_required is not False:
+        known = check_sessions(sessions, config)
+        if isinstance(known, Admitted) and not await current_user.is_authenticated:
+            return Refused(*REFUSALS[None])
+    return check_sessions(sessions, config)  # after the last await
 
 
 def check_sessions(sessions: Sessions, config: Config) -> Admitted | Refused:

@@ -19,11 +19,12 @@ import concurrent.futures
 import contextvars
 import datetime as dt
 import logging
+import math
 import os
 import platform
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from quart import abort, g, has_app_context, has_request_context, has_websocket_context, request, websocket
@@ -57,6 +58,9 @@ WORKER = f"{platform.node()}:{os.getpid()}"
 LONGEST_TIMER = 3600.0
 """Seconds after which a session's end is computed anew: timers do not notice when the clock was set, or the host slept."""
 
+TICK = 0.01
+"""Seconds beyond a session's end after which that is looked at: timers may be a little early."""
+
 LOOP_CHECK = 1.0
 """Seconds after which a thread that waits for the event loop looks whether that is still running."""
 
@@ -81,6 +85,8 @@ class Visit:
     """Why a token that was brought is no good, where that is known."""
     login_position: int | None = None
     settled: AuthUser | None = None
+    cleared: dict[str, int] = field(default_factory=dict)
+    """Users whose sessions this request has ended before it logged in, and the position of that: its login comes after."""
 
 
 _arriving: contextvars.ContextVar[Visit | None] = contextvars.ContextVar("dash_quart_ws_arriving", default=None)
@@ -97,10 +103,11 @@ class Sessions:
         self._config = config
         self._replica = Replica()
         self._started = False
+        self._starting = threading.Lock()
         self._extensions: list[QuartAuth] = []
         self._active: dict[str, tuple[float, Session]] = {}
         self._deadlines: dict[str, float] = {}
-        self._work: dict[asyncio.Task[Any], tuple[Session, ...]] = {}
+        self._work: dict[asyncio.Task[Any], tuple[tuple[Session, ...], asyncio.Future[None]]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self.on_end: Callable[[Session, str], None] = lambda _session, _reason: None
         """Called once for each session that ends and is known here, with why."""
@@ -119,10 +126,14 @@ class Sessions:
 
     def start(self) -> None:
         """Load the revocations of an earlier life. Before that, no token may be read."""
-        if not self._started:
-            for revocation in self._broker.load():
-                self._replica.add(revocation)
-            self._started = True
+        if self._started:
+            return
+        # `revoke` in a thread may meet the first request here: neither goes on before all is loaded.
+        with self._starting:
+            if not self._started:
+                for revocation in self._broker.load():
+                    self._replica.add(revocation)
+                self._started = True
 
     def stop(self) -> None:
         """The server has gone down: what is on its way to the broker is stored, and its files are closed."""
@@ -139,7 +150,8 @@ class Sessions:
         if len(extensions) != len(self._extensions):
             for extension in extensions:
                 if extension not in self._extensions:
-                    extension.serializer_class = serializer_class(extension, self)
+                    if not getattr(extension.serializer_class, "signs_sessions", False):
+                        extension.serializer_class = serializer_class(extension, self)
                     self._extensions.append(extension)
 
     # ---------------------------------------------------------------------------------- a request, or a websocket
@@ -155,11 +167,15 @@ class Sessions:
 
     def _visit(self, extension: QuartAuth) -> Visit:
         visit = Visit(self._broker.last_position)
+        name = str(extension.attribute_name)
+        early = g.pop(name, None)  # somebody has asked for the user before us: the token has to be read all the same
         arriving = _arriving.set(visit)
         try:
             visit.user = extension.load_user()
         finally:
             _arriving.reset(arriving)
+            if early is not None and early.action is not Action.PASS:  # a login or logout already
+                setattr(g, name, early)
         token = visit.token
         if token is None:
             return visit
@@ -213,23 +229,26 @@ class Sessions:
     async def while_valid(self, work: Coroutine[Any, Any, T]) -> T:
         """What `work` gives, done on behalf of this request's session: cancelled, and answered with 401, when that ends.
 
-        Whoever ends the session from within the work is not cancelled; the answer is 401 all the same.
+        A work whose own task ends the session is not cancelled for it; the answer is 401 all the same.
         """
         brought = tuple(visit.session for visit in self.visits().values() if visit.session is not None)
-        task = asyncio.get_running_loop().create_task(work, name="callback over HTTP")
-        self._work[task] = brought
+        loop = asyncio.get_running_loop()
+        task, ended = loop.create_task(work, name="callback over HTTP"), loop.create_future()
+        self._work[task] = (brought, ended)
         try:
-            if self.has_left():
-                task.cancel()
-            await asyncio.wait({task})
-        except asyncio.CancelledError:  # the client has gone
-            task.cancel()
-            await asyncio.wait({task}, timeout=self._config.cancel_timeout)
-            raise
-        finally:
+            while not (task.done() or ended.done() or self.has_left()):
+                ends_in = min((self.deadline(session) for session in brought), default=math.inf) - time.time()
+                timeout = min(max(ends_in, 0.0) + TICK, LONGEST_TIMER)
+                await asyncio.wait({task, ended}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        finally:  # the session has ended, or the client has gone
             del self._work[task]
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task}, timeout=self._config.cancel_timeout)
+            if not task.done():
+                logger.warning("a callback over HTTP goes on %g s after its end", self._config.cancel_timeout)
         if self.has_left():
-            if not task.cancelled() and task.exception() is not None:
+            if task.done() and not task.cancelled() and task.exception() is not None:
                 logger.error("a callback failed after its session had ended", exc_info=task.exception())
             abort(401, "the session has ended")
         return task.result()
@@ -301,7 +320,9 @@ class Sessions:
             # A ban names the user as the app will see them, which the user class decides.
             names = (auth_id, extension.user_class(auth_id).auth_id) if extension.singleton else ()
             users = {str(name) for name in names}
-            overtaken = self._replica.ending_of("", users, visit.position) is not None
+            overtaken = any(
+                self._replica.ending_of("", (user,), visit.cleared.get(user, visit.position)) for user in users
+            )
             seen = visit.position if overtaken else visit.login_position or seen
         token = Token(auth_id, new_sid(), now, seen, now)
         security.info("login user=%.64r session=%s remote=%s", auth_id, token.id, _remote())
@@ -354,6 +375,7 @@ class Sessions:
         """End what has been idle for too long, so that forgetting about it does not bring it back."""
         for session in [session for _, session in self._active.values() if self._is_idle(session.id)]:
             self.revoke(session=session, ending=Ending.EXPIRED, reason="idle")
+            self._active.pop(session.id, None)  # also where it had ended already: the replica knows
 
     # --------------------------------------------------------------------------------- a connection's sessions
 
@@ -415,6 +437,8 @@ class Sessions:
         self, session: Session | str | None, user: str | None, keep: tuple[str, ...], ending: Ending, reason: str
     ) -> PendingReceipt:
         revocation = self._revocation(session, user, keep, ending)
+        if user is not None:
+            self._clear_way(user, revocation.position)
         receipt = self._apply(revocation, reason or ending.value, session if isinstance(session, Session) else None)
         compaction = self._replica.compaction(revocation.user) if revocation.user is not None else None
         if compaction is not None:
@@ -431,9 +455,9 @@ class Sessions:
             ended.update((bound.id, bound) for bound in connection.bound_to if self._is_over(bound))
         endings = [connection.end(self._close_code(connection, revocation), reason) for connection in connections]
         calling = asyncio.current_task() if _running_loop() is not None else None
-        for task, sessions in self._work.items():
-            if task is not calling and any(map(self._is_over, sessions)):
-                task.cancel()
+        for task, (sessions, work_ended) in self._work.items():
+            if task is not calling and not work_ended.done() and any(map(self._is_over, sessions)):
+                work_ended.set_result(None)
         # ---------------------------------- whoever had a connection has none now; what follows is for the others
         if not is_new:
             return receipt_of(endings)
@@ -447,14 +471,23 @@ class Sessions:
             self.on_end(session, reason)
         return receipt_of(endings, self._broker.append(revocation))
 
+    def _clear_way(self, user: str, position: int) -> None:
+        """A view that ends a user's sessions and then logs that user in: the login is not one of those."""
+        for extension, visit in (getattr(g, VISITS, {}) if has_app_context() else {}).items():
+            logged_in = getattr(g, str(extension.attribute_name), visit.user) is not visit.user
+            arrived = visit.cleared.get(user, visit.position)
+            if not logged_in and self._replica.ending_of("", (user,), arrived) is None:  # somebody else's ban stands
+                visit.cleared[user] = position
+
     def _revocation(
         self, session: Session | str | None, user: str | None, keep: tuple[str, ...], ending: Ending
     ) -> Revocation:
+        self.adopt()
         position = self._broker.next_position()
         longest = max((float(extension.duration or 0) for extension in self._extensions), default=0.0)
         if self._config.absolute_timeout is not None:
             longest = min(longest, self._config.absolute_timeout)
-        # Before the first request no extension is known yet: a year is quart-auth's own default.
+        # Without any extension, as before the first request of an app that makes it late: quart-auth's own default.
         expires = time.time() + (longest or 365 * 24 * 3600.0)
         if session is None:
             scope = Scope.ALL if user is None else Scope.USER
@@ -484,7 +517,7 @@ class Sessions:
         own = connection.session
         if own is None or not self._is_over(own):
             return CloseCode.SESSION_CHANGED  # another extension's session: the page's own login still stands
-        if revocation.ending is Ending.LOGGED_OUT and self._config.login_required is False:
+        if revocation.ending is Ending.LOGGED_OUT and connection.login_required is False:
             return CloseCode.SESSION_CHANGED  # nobody may come back, as nobody
         return CLOSE_CODES[revocation.ending]
 

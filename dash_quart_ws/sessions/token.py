@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from itsdangerous import BadSignature, SignatureExpired
+from quart import current_app, has_app_context
 
 if TYPE_CHECKING:
     from quart_auth import QuartAuth
@@ -62,23 +63,30 @@ def serializer_class(extension: QuartAuth, keeper: Keeper) -> type[Any]:
     """A subclass of the extension's own serializer that signs and reads sessions."""
     base: type[Any] = extension.serializer_class
 
+    def keeper_here() -> Keeper:
+        # An extension may serve several Quart servers (`auth = QuartAuth()`, and `auth.init_app` in a factory).
+        mine = current_app.extensions.get("dash_quart_ws") if has_app_context() else None
+        return keeper if mine is None else mine.sessions
+
     class SessionSerializer(base):  # type: ignore[misc]
+        signs_sessions = True
+
         def __init__(self, secret: Any, salt: Any) -> None:
             suffix = SALT_SUFFIX.encode() if isinstance(salt, bytes) else SALT_SUFFIX
             super().__init__(secret, salt + suffix)
             self._plain = base(secret, salt)
 
         def dumps(self, auth_id: Any, salt: Any = None) -> Any:
-            token = keeper.stamp(extension, auth_id)
+            token = keeper_here().stamp(extension, auth_id)
             return super().dumps([auth_id, token.sid.hex(), token.login_at, token.seen], salt)
 
         def loads(self, text: Any, max_age: int | None = None, **options: Any) -> Any:
             try:
                 token = self._read(text, max_age, options)
             except SignatureExpired:
-                keeper.expired(extension)
+                keeper_here().expired(extension)
                 raise
-            if not keeper.admit(extension, token):
+            if not keeper_here().admit(extension, token):
                 raise BadSignature("the session has ended")
             return token.auth_id
 
