@@ -25,7 +25,6 @@ WITHOUT_TESTS_OF_THEIR_OWN = {
     "wire/messages": "dataclasses only; test_codec and test_protocol use every one",
     "brokers/base": "an interface; test_broker_contract holds every broker to it",
     "connections/session": "a dataclass; sessions/test_sessions",
-    "extension": "what the apps of a server share; test_backend",
     "_dash": "Dash's private names; test_backend",
     "_servers": "one test for each real server; test_servers",
     "callbacks/websocket": "with a real Dash; test_backend and connections/test_connection",

@@ -86,7 +86,10 @@ class Runner:
 
     async def _call(self, prepared: Prepared, user: str) -> str:
         if prepared.is_async:
-            return await cast("Coroutine[Any, Any, str]", prepared.call())
+            try:
+                return await cast("Coroutine[Any, Any, str]", prepared.call())
+            except SystemExit as error:  # asyncio would let it end the process
+                raise RuntimeError("the callback raised SystemExit") from error
         return cast("str", await self._pool().run(user, prepared.call))
 
     def _refusal(self, output: str) -> str | None:
