@@ -8,6 +8,7 @@ import logging
 import sqlite3
 import threading
 import time
+import weakref
 from pathlib import Path
 
 from ..exceptions import BrokerError
@@ -72,7 +73,9 @@ class EmbeddedBroker(Broker):
     def _open(self, path: Path) -> list[Revocation]:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.touch(mode=0o600)
-        database = sqlite3.connect(path, timeout=BUSY_TIMEOUT)
+        # Used on this thread only, but for the end: a broker that nobody closes is let go of wherever it is collected.
+        database = sqlite3.connect(path, timeout=BUSY_TIMEOUT, check_same_thread=False)
+        weakref.finalize(self, database.close)
         try:
             database.execute("PRAGMA journal_mode=WAL")
             database.execute("PRAGMA synchronous=FULL")
