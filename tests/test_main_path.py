@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import time
 from typing import TYPE_CHECKING
 
@@ -62,6 +64,15 @@ async def test_a_socket_ends_within_a_second_of_its_sessions_expiry_and_a_renewa
                 assert result(await call(socket, "echo.children", number, str(number))) == f"carol {number}"
             await server.aget("/logout", cookie)
             assert await closed(socket) == (4501, "logged out")
+
+
+async def test_a_callback_over_http_ends_when_its_session_expires(tmp_path: Path) -> None:
+    with serving(tmp_path, env={"DURATION": "2"}) as server:
+        cookie = server.login("alice")
+        body = json.loads(request_message("slow.children"))["payload"]
+        reply = await asyncio.to_thread(server.request, "POST", "/_dash-update-component", cookie=cookie, body=body)
+        assert reply.status == 401
+        assert server.get("/state").json["finished"] == ["slow"]
 
 
 async def test_an_ended_session_stays_ended_after_a_restart_of_the_server(tmp_path: Path) -> None:
