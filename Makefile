@@ -6,12 +6,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 PORT ?= 8050
 
-.PHONY: demo test lint types unit browser format bench clean
+.PHONY: demo test lint types unit assets assets-check assets-test browser node format bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python quart_app.py --port $(PORT)
 
-test: lint types unit
+test: lint types assets-check unit
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -22,6 +22,29 @@ types: $(VENV)/.test
 
 unit: $(VENV)/.test browser
 	$(BIN)/pytest
+
+# What browsers get is built from assets/src and committed: who installs the package, or runs the demo, needs no Node.
+STATIC := dash_quart_ws/browser/static
+
+assets: node_modules/.made
+	npm run --silent types
+	npm run --silent build -- --outdir=$(STATIC)
+
+assets-check: node_modules/.made assets-test
+	npm run --silent types
+	@rm -rf build/static
+	npm run --silent build -- --outdir=build/static
+	@diff -rq build/static $(STATIC) || { echo "$(STATIC) is not what assets/src builds: run make assets and commit it" >&2; exit 1; }
+
+assets-test: node_modules/.made
+	npm run --silent test
+
+node_modules/.made: package.json package-lock.json .npmrc | node
+	npm ci --loglevel=error
+	@touch $@
+
+node:
+	@command -v node >/dev/null && command -v npm >/dev/null || .ci/debian-packages nodejs npm
 
 # The tests fail, loudly, without a browser.
 browser:
@@ -49,4 +72,4 @@ $(VENV)/.test: setup.cfg pyproject.toml | $(BIN)/pip
 	@touch $@ $(VENV)/.demo
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) node_modules build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

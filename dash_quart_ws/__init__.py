@@ -17,10 +17,12 @@ from .backend import QuartBackend
 from .config import Config
 from .connections.connection import Connection
 from .connections.receipt import Pending, PendingReceipt, Receipt
-from .connections.session import Session
-from .exceptions import BrokerError, ConfigurationError, DashQuartWsError, NotConnected
+from .connections.session import KnownSession, Session
+from .exceptions import BrokerError, ConfigurationError, DashQuartWsError, GroupsUnknown, NotConnected
 from .extension import current_session
+from .sessions.access import add_public_routes, protected_callback, public_callback
 from .sessions.guard import safe_next
+from .sessions.rights import list_groups
 from .wire.close import CloseCode
 
 __version__ = "0.1.0.dev0"
@@ -32,12 +34,18 @@ __all__ = [
     "ConfigurationError",
     "Connection",
     "DashQuartWsError",
+    "GroupsUnknown",
+    "KnownSession",
     "NotConnected",
     "Pending",
     "PendingReceipt",
     "QuartBackend",
     "Receipt",
     "Session",
+    "add_public_routes",
     "current_session",
+    "list_groups",
+    "protected_callback",
+    "public_callback",
     "safe_next",
 ]

@@ -7,19 +7,21 @@ import inspect
 import traceback
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from dash import _callback, hooks
+from dash import Dash, _callback, _callback_signing, _pages, hooks
+from dash._callback_context import context_value
 from dash._get_app import app_context
 from dash._utils import stringify_id
 from dash._utils import to_json as _to_json
 from dash.backends._quart import QuartDashServer, QuartRequestAdapter
 from dash.backends.ws import DashWebsocketCallback
+from dash.exceptions import UnsupportedRelativePath
 from quart import g, has_request_context, websocket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Mapping
 
-    from dash import Dash
     from dash.types import CallbackExecutionBody
+    from quart import Quart
 
 __all__ = [
     "DashWebsocketCallback",
@@ -29,11 +31,20 @@ __all__ = [
     "RequestAdapter",
     "WebsocketOptions",
     "app_context",
+    "assets_endpoint",
+    "callback_context",
+    "callback_list",
     "callback_traceback",
     "callback_url",
+    "dash_apps",
     "get_hooks",
+    "has_dev_tools",
     "is_own_first_request",
+    "is_router",
+    "page_found_for",
     "prepare",
+    "sign_page",
+    "signed_page",
     "stringify_id",
     "to_json",
     "websocket_options",
@@ -71,6 +82,17 @@ def websocket_options(app: Dash) -> WebsocketOptions:
 def callback_url(app: Dash) -> str:
     """Where the browser posts callbacks over HTTP."""
     return f"{app.config.routes_pathname_prefix}_dash-update-component"
+
+
+def dash_apps(server: Quart) -> tuple[Dash, ...]:
+    """The Dash apps of a server, in order of registration: each has views that are methods of its own."""
+    owners = (getattr(inspect.unwrap(view), "__self__", None) for view in server.view_functions.values())
+    return tuple(dict.fromkeys(owner for owner in owners if isinstance(owner, Dash)))
+
+
+def has_dev_tools(app: Dash) -> bool:
+    """Whether the browser gets anything of what `debug=True` switches on."""
+    return any(bool(app._dev_tools.get(name)) for name in ("ui", "hot_reload", "serve_dev_bundles"))
 
 
 # ------------------------------------------------------------------------------------------------ one callback
@@ -156,6 +178,66 @@ def callback_traceback(app: Dash, error: BaseException) -> str | None:
         frames = frames[max(invoked, default=-1) + 1 :] or frames
     lines = ["Traceback (most recent call last):\n", *traceback.format_list(frames)]
     return "".join([*lines, *traceback.format_exception_only(error)])
+
+
+def callback_list(app: Dash) -> list[dict[str, Any]]:
+    """What the browser is told of each callback, after set-up."""
+    return list(app._callback_list)
+
+
+def assets_endpoint(app: Dash) -> str:
+    """The endpoint of Dash's assets folder: of a blueprint that it registers before it sets the backend up."""
+    prefix = app.config.routes_pathname_prefix.replace("/", "_").replace(".", "_")
+    return f"{prefix}dash_assets.static"
+
+
+def callback_context() -> dict[str, Any]:
+    """What Dash's `ctx` reads from, in a callback or a background job; empty elsewhere."""
+    found: dict[str, Any] = context_value.get({})
+    return found
+
+
+# --------------------------------------------------------------------------------------------------------- pages
+
+
+def sign_page(app: Dash, value: str) -> str:
+    """The `end_id` of a page: Dash's renderer sends it back with every callback over HTTP."""
+    return _callback_signing.sign(app._get_signing_secret(), _callback_signing.END_SCOPE, value)
+
+
+def signed_page(app: Dash, token: str | None) -> str | None:
+    """What `sign_page` was given for this token; None if nobody here has signed it."""
+    try:
+        return _callback_signing.unsign(app._get_signing_secret(), _callback_signing.END_SCOPE, token)
+    except (TypeError, UnicodeError):  # what cannot be compared is no signature
+        return None
+
+
+def is_router(app: Dash, spec: Mapping[str, Any]) -> bool:
+    """Whether a callback of `callback_map` is the one that gives a page's content for a path."""
+    inputs = spec["inputs"]
+    return bool(app.use_pages and inputs and inputs[0] == {"id": "_pages_location", "property": "pathname"}) and any(
+        getattr(output, "component_id", None) == "_pages_content" for output in _as_list(spec["output"])
+    )
+
+
+def page_found_for(app: Dash, pathname: str) -> tuple[str, str | None] | None:
+    """Path, below the app, and path template of the page that Dash shows for a path; None where there is none.
+
+    `pathname` is as the browser shows it: with `requests_pathname_prefix`.
+    """
+    if not app.use_pages:
+        return None
+    try:
+        untyped: Any = _pages
+        page, _variables = untyped._path_to_page(app.strip_relative_path(pathname) or "")
+    except UnsupportedRelativePath:
+        return None
+    return (page["path"], page["path_template"]) if page else None
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 # ----------------------------------------------------------------------------------------------- first contact

@@ -16,10 +16,11 @@ Over HTTP the same function is reached through `_dash-update-component`: `sessio
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast, overload
 
-from quart import Quart, Response, current_app, jsonify, request, websocket
+from quart import Quart, Response, current_app, g, jsonify, redirect, request, websocket
 from werkzeug.exceptions import HTTPException
 
 from . import _servers
@@ -28,24 +29,31 @@ from ._dash import (
     QuartDashServer,
     RequestAdapter,
     app_context,
+    assets_endpoint,
+    callback_list,
     callback_url,
     get_hooks,
     is_own_first_request,
     websocket_options,
 )
+from .browser import bundles, pages
 from .callbacks.pool import Pool
 from .callbacks.run import Runner
 from .callbacks.websocket import props_payload
 from .config import Config
 from .connections.asgi import SCOPE_KEY, Socket
 from .connections.connection import Connection
-from .connections.receipt import Pending, PendingReceipt
-from .connections.session import Session
+from .connections.receipt import Pending, PendingReceipt, Receipt
+from .connections.session import KnownSession, Session
 from .exceptions import ConfigurationError
 from .extension import Extension
 from .sessions import handshake
+from .sessions.access import PublicRoutes, access_of
 from .sessions.guard import OPEN_RULES, Guard
+from .sessions.pages import mint as page_token
+from .sessions.rights import RIGHTS, noting_here, rights_here
 from .sessions.sessions import receipt_of
+from .sessions.visitors import visitor_of
 from .wire.close import SUBPROTOCOL, CloseCode
 
 if TYPE_CHECKING:
@@ -76,7 +84,7 @@ class _Backend(QuartDashServer):
         self._connect_hooks: list[Callable[..., Any]] = []
         self._disconnect_hooks: list[Callable[..., Any]] = []
         self._first_requests: list[Callable[..., Any]] = []
-        self._debug_pages = False
+        self.public_routes = PublicRoutes()
 
 
 class QuartBackend(_Backend):
@@ -147,10 +155,21 @@ class QuartBackend(_Backend):
         self._allowed_origins = handshake.parse_allowed(dash_options.allowed_origins)
         self._extension = Extension.attach(self.server, self)
         self._sessions = self._extension.sessions
-        self._guard = Guard(self.server, self._sessions, self.options, self._extension.page_endpoints)
+        self._guard = Guard(
+            dash_app,
+            self.server,
+            self._sessions,
+            self._extension.groups,
+            self.options,
+            self.public_routes,
+            self._extension.page_endpoints,
+        )
         self._threads = self.options.callback_threads or dash_options.max_workers
         self._pool: Pool | None = None
-        self._runner = Runner(dash_app, self.pool, self._sessions)
+        self._runner = Runner(dash_app, self.pool, self._sessions, self._guard)
+        if self.options.protect_assets:
+            endpoint = assets_endpoint(dash_app)
+            self.server.view_functions[endpoint] = self._guard.data(self.server.view_functions[endpoint])
         RequestAdapter.websocket_paths[self._socket_path] = callback_url(dash_app)
 
     async def first_contact(self) -> None:
@@ -161,6 +180,7 @@ class QuartBackend(_Backend):
             async with self.server.test_request_context(self._prefix):
                 for function in self._first_requests:
                     await self.server.ensure_async(function)()
+            self._guard.survey(callback_list(self._app))
         except BaseException:
             before.undo()
             raise
@@ -189,12 +209,54 @@ class QuartBackend(_Backend):
     ) -> None:
         """Register one of Dash's rules: behind the login, unless it is on the short list of those that are open."""
         name = rule.removeprefix(self._prefix)
-        health = self._app.config.health_endpoint
         if name in ("", "<path:path>"):
-            view_func = self._guard.page(endpoint or rule, view_func)
-        elif name not in OPEN_RULES and not (health is not None and name == health):
+            view_func = self._guard.page(endpoint or rule, self._written(view_func))
+        elif name == "_dash-update-component":
+            view_func = self._guard.callbacks(view_func)
+        elif name == "_dash-layout":
+            view_func = self._guard.layout(view_func)
+        elif name == "_dash-dependencies":
+            view_func = self._guard.dependencies(view_func)
+        elif name == self._app.config.health_endpoint:
+            self._extension.health_paths.add(rule)
+        elif name not in OPEN_RULES:
             view_func = self._guard.data(view_func)
         super().add_url_rule(rule, view_func, endpoint, methods)
+
+    def add_redirect_rule(self, app: Dash, fullname: str, path: str) -> None:
+        """A page's `redirect_from`: open to nobody where the page itself is."""
+        below = path.removeprefix(app.config.requests_pathname_prefix)
+        view = self._guard.page(fullname, lambda: redirect(path, 301), leads_to=f"{self._prefix}{below}")
+        self.server.add_url_rule(fullname, fullname, view)
+
+    def _serve_own_routes(self) -> None:
+        """The browser's part of this package, and where a page asks whether it is still current."""
+        for rule, view in (("<file>", bundles.serve), ("session", self._guard.is_current)):
+            path = f"{self._prefix}_dash-quart-ws/{rule}"
+            self.server.add_url_rule(path, endpoint=path, view_func=view)
+
+    def _written(self, view: Callable[..., Any]) -> Callable[..., Any]:
+        """Dash's page, with what it has to know about the session that it is rendered for."""
+
+        @functools.wraps(view)
+        async def written(*args: Any, **kwargs: Any) -> Response:
+            response: Response = await view(*args, **kwargs)
+            session = await self._guard.visitor()
+            token = page_token(self._app, session)
+            settings = {
+                "prefix": self._app.config.requests_pathname_prefix,
+                "login": self._guard.login_path() if self._guard.active else None,
+                "page": token,
+                "session": None if session is None else session.id,
+            }
+
+            def config(dash: dict[str, Any]) -> dict[str, Any]:
+                return self._guard.config_for(session, {**dash, "end_id": token})
+
+            response.set_data(pages.write(await response.get_data(as_text=True), settings=settings, config=config))
+            return response
+
+        return written
 
     def register_callback_api_routes(self, callback_api_paths: dict[str, Callable[..., Any]]) -> None:
         """Dash's `api_endpoint` callbacks: POST, behind the login, synchronous ones in a thread."""
@@ -202,7 +264,7 @@ class QuartBackend(_Backend):
             self.server.add_url_rule(
                 path if path.startswith("/") else f"/{path}",
                 endpoint=f"dash_callback_api_{self._prefix}{path}",
-                view_func=self._guard.data(_api_view(handler, self._sessions)),
+                view_func=self._guard.data(_api_view(handler, self._sessions), public=access_of(handler).public),
                 methods=["POST"],
             )
 
@@ -237,6 +299,7 @@ class QuartBackend(_Backend):
         del dash_app
         self._extension.add_socket_path(self._socket_path)
         self.server.add_websocket(self._socket_path, endpoint=self._socket_path, view_func=self._websocket)
+        self._serve_own_routes()
 
     async def _websocket(self) -> Response | None:
         """One websocket, from the handshake until nothing of it is left."""
@@ -248,6 +311,7 @@ class QuartBackend(_Backend):
                     cast("Any", websocket),
                     config=self.options,
                     sessions=self._sessions,
+                    guard=self._guard,
                     allowed=self._allowed_origins,
                     hooks=get_hooks("websocket_connect"),
                 )
@@ -256,6 +320,8 @@ class QuartBackend(_Backend):
             return Response("the handshake took too long", 503, content_type="text/plain")
         if isinstance(verdict, handshake.Forbidden):
             return Response(verdict.reason, 403, content_type="text/plain")
+        if isinstance(verdict, handshake.Admitted) and self._extension.is_crowded(verdict, websocket):
+            verdict = handshake.Refused(CloseCode.TOO_MANY, "too many connections without a login from this address")
         socket.bridge = SUBPROTOCOL in websocket.requested_subprotocols
         if not self.options.compression and not _servers.decline_compression(socket.server_send):
             self._extension.warn_once("this server cannot be kept from negotiating permessage-deflate; see the docs")
@@ -277,7 +343,10 @@ class QuartBackend(_Backend):
             bound_to=admitted.sessions,
             remote=websocket.remote_addr,
             path=self._socket_path,
+            visitor=visitor_of(websocket),
         )
+        if connection.user is not None:
+            self._keep_rights(connection, connection.user)
         # From the hub's `add` on a revocation finds this connection; one that came before it is found by looking again.
         self._extension.hub.add(connection)
         too_late = handshake.look_again(self._sessions, admitted)
@@ -287,7 +356,15 @@ class QuartBackend(_Backend):
             self._opened(connection, admitted)
         _servers.refuse_oversized(socket.server_send, lambda: connection.end(CloseCode.TOO_BIG, "message too big"))
         hooks = get_hooks("websocket_message")
-        await connection.serve(self._runner.over_websocket, _screen_with(hooks) if hooks else None)
+        screen = _screen_with(hooks) if hooks else None
+        await connection.serve(self._runner, screen)
+
+    def _keep_rights(self, connection: Connection, user: str) -> None:
+        """The connection's callbacks find its user's groups on `g`; when they rely on what has changed, it ends."""
+        rights = self._extension.groups.of(user)
+        rights.lost = functools.partial(connection.end, CloseCode.RIGHTS_CHANGED, "the user's rights have changed")
+        rights.depends = lambda: self._extension.hub.has_topics(connection)
+        setattr(g, RIGHTS, rights)
 
     def _opened(self, connection: Connection, admitted: handshake.Admitted) -> None:
         security.info(
@@ -320,6 +397,18 @@ class QuartBackend(_Backend):
             found = self._find(user=user, session=session, topic=topic)
         return tuple(connection for connection in found if connection.path == self._socket_path)
 
+    def sessions(self, user: str | None = None) -> tuple[KnownSession, ...]:
+        """The valid sessions of this server that are known, or one user's; the one that was seen last comes first.
+
+        For an account page (ASVS 7.5.2): where a user is signed in, since when, from where and with which browser. Known
+        is what was seen since it began, or in an earlier life of the server, with or without a connection: at most 1,000
+        sessions of one user and 100,000 in all. Safe on the event loop and in a thread.
+
+        Args:
+            user: whose; None for everybody's. A page for one user must not ask for None: look who is logged in first.
+        """
+        return self._sessions.known(user)
+
     def revoke(
         self,
         *,
@@ -345,6 +434,24 @@ class QuartBackend(_Backend):
             TypeError: not exactly one of `session`, `user` and `all` was given.
         """
         return self._sessions.revoke(session=session, user=user, all=all, keep=keep, reason=reason)
+
+    def rights_changed(self, user: str) -> Pending[Receipt]:
+        """This user's groups are others now: make that true for what is open and running (ASVS 8.3.2).
+
+        From the moment when this is called no callback of theirs starts before `list_groups` has been asked again. Then
+        every connection ends (4101: the client comes back by itself) on which something goes on that was decided by the
+        old groups and would not be any more: a `protected_callback` whose groups are lost, a callback that has called
+        `list_groups()`, a topic. HTTP requests that run such a callback are answered with 403. All else goes on.
+
+        Without the option `list_groups` nothing is known of what was decided: all of the user's connections end so.
+
+        Args:
+            user: the `auth_id`.
+
+        Returns:
+            To be awaited, or asked for its `.result()` in a thread: a receipt of the connections that were closed.
+        """
+        return self._extension.rights_changed(str(user))
 
     def close(
         self,
@@ -481,9 +588,10 @@ def _api_view(handler: Callable[..., Any], sessions: Sessions) -> Callable[[], A
         arguments = await request.get_json()
 
         async def call() -> Any:
-            return await current_app.ensure_async(handler)(**(arguments or {}))
+            with noting_here():
+                return await current_app.ensure_async(handler)(**(arguments or {}))
 
-        return jsonify(await sessions.while_valid(call()))
+        return jsonify(await sessions.while_valid(call(), rights_here()))
 
     return api
 

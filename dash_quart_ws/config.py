@@ -5,18 +5,24 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import re
 import sys
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 LONGEST = 1_000_000_000.0
 """Seconds: thirty years."""
 
+_HOST_NAME = re.compile(r"\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?|\[[0-9A-Fa-f:.]+\]")
+
 BROKER_VARIABLE = "DASH_QUART_WS_BROKER"
 """Environment variable with the broker's URL, for when the `broker` option is not given."""
 
-SESSION_OPTIONS = ("broker", "idle_timeout", "absolute_timeout")
+SESSION_OPTIONS = ("broker", "idle_timeout", "absolute_timeout", "list_groups", "groups_timeout", "allowed_hosts")
 """Options that belong to the Quart server: two Dash apps on one server share its sessions and must agree on them."""
 
 
@@ -35,6 +41,23 @@ class Config:
 
     login_url: str = "/login"
     """Path of the login page, within the server. Pages redirect there with `?next=`; without such a route they answer 401."""
+
+    list_groups: Callable[[str], Any] | None = None
+    """`list_groups(user)` gives the groups that a user is in, for `protected_callback` and `list_groups`; async if it has to
+    wait. None: no callback can demand a group."""
+
+    groups_timeout: float = 5.0
+    """How long `list_groups` may take; after that nothing that needs a group is allowed."""
+
+    protect_assets: bool = False
+    """Put the app's assets folder behind the login as well."""
+
+    allowed_hosts: Sequence[str] | None = None
+    """Names that the `Host` header may have, `.example.org` for all below it; others get 421, on every route but the
+    health endpoint: this is what stops DNS rebinding. None: any."""
+
+    anonymous_connections: int = 32
+    """Websockets that one address may have open without a session. Beyond it they close with 4105."""
 
     idle_timeout: float | None = None
     """End a session after this long without an HTTP request or a callback of its own (ASVS 7.3.1). None: never."""
@@ -76,6 +99,9 @@ class Config:
     outbound_messages: int = 32_768
     """The same bound as a number of messages."""
 
+    bad_messages_per_minute: int = 600
+    """Messages that cannot be used, or callbacks that cannot be called, after which a connection closes with 4505."""
+
     renderers_per_connection: int = 64
     """Tabs that one connection remembers for pushes; the one that was heard of longest ago is forgotten first."""
 
@@ -94,15 +120,24 @@ class Config:
             )
         for name in ("idle_timeout", "absolute_timeout"):
             self._positive(name, optional=True)
-        for name in ("broker_timeout", "handshake_timeout", "close_timeout", "cancel_timeout"):
+        for name in ("groups_timeout", "broker_timeout", "handshake_timeout", "close_timeout", "cancel_timeout"):
             self._positive(name)
         for name in ("callback_threads", "callback_threads_per_user"):
             self._positive(name, whole=True, optional=True)
-        for name in ("outbound_bytes", "outbound_messages", "renderers_per_connection"):
+        for name in (
+            "anonymous_connections",
+            "outbound_bytes",
+            "outbound_messages",
+            "bad_messages_per_minute",
+            "renderers_per_connection",
+        ):
             self._positive(name, whole=True)
-        for name in ("require_bridge", "compression"):
+        for name in ("require_bridge", "compression", "protect_assets"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigurationError(f"{name}={getattr(self, name)!r}: give True or False")
+        if self.list_groups is not None and not callable(self.list_groups):
+            raise ConfigurationError(f"list_groups={self.list_groups!r}: give a function (user) -> groups, or None")
+        self._hosts()
         threads, share = self.callback_threads, self.callback_threads_per_user
         if threads is not None and share is not None and share > threads:
             raise ConfigurationError(
@@ -121,6 +156,19 @@ class Config:
         if options.get("broker") is None and os.environ.get(BROKER_VARIABLE):
             options["broker"] = os.environ[BROKER_VARIABLE]
         return cls(**options)
+
+    def _hosts(self) -> None:
+        hosts = self.allowed_hosts
+        if hosts is None:
+            return
+        if isinstance(hosts, str) or not hosts:
+            raise ConfigurationError(f"allowed_hosts={hosts!r}: give a list of host names, or None for any")
+        for host in hosts:
+            if not isinstance(host, str) or not _HOST_NAME.fullmatch(host):
+                raise ConfigurationError(
+                    f"allowed_hosts: {host!r} is no host name; give it without scheme and port, as 'dash.example.org'"
+                )
+        object.__setattr__(self, "allowed_hosts", tuple(hosts))
 
     def _positive(self, name: str, *, whole: bool = False, optional: bool = False) -> None:
         value = getattr(self, name)

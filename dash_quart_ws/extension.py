@@ -9,34 +9,45 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import ipaddress
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from quart import after_this_request, current_app
+from quart import Response, abort, after_this_request, current_app, request, websocket
 from quart.signals import request_started, websocket_started
+from werkzeug.sansio.utils import host_is_trusted
 
 from . import _servers
 from .brokers.embedded import EmbeddedBroker
+from .check import PlainHttpWatch, warn
 from .config import SESSION_OPTIONS
 from .connections.asgi import socket_class
 from .connections.hub import Hub
+from .connections.receipt import Pending, Receipt
 from .exceptions import ConfigurationError
-from .sessions.sessions import Sessions
+from .sessions.rights import Groups
+from .sessions.sessions import Sessions, caller_here, receipt_of
+from .sessions.visitors import remote_here
 from .wire.close import CloseCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from quart import Quart
+    from quart import Quart, Websocket
 
     from .config import Config
     from .connections.asgi import Socket
     from .connections.session import Session
+    from .sessions.handshake import Admitted
+    from .sessions.rights import Rights
 
 logger = logging.getLogger("dash_quart_ws")
 
+security = logging.getLogger("dash_quart_ws.security")
+
 NAME = "dash_quart_ws"
+NOTHING_CLOSED = Receipt(0, 1, (), 0.0)
 
 
 class DashApp(Protocol):
@@ -62,7 +73,10 @@ class Extension:
         self.broker = EmbeddedBroker.from_url(config.broker, Path(server.instance_path))
         self.sessions = Sessions(server, self.hub, self.broker, config)
         self.sessions.on_end = self._session_ended
+        self.groups = Groups(config.list_groups, config.groups_timeout)
         self.page_endpoints: set[str] = set()
+        self.health_paths: set[str] = set()
+        self._plain_http = PlainHttpWatch()
         self._backends: list[DashApp] = []
         self._ready: set[DashApp] = set()
         self._setting_up: asyncio.Task[None] | None = None
@@ -157,6 +171,10 @@ class Extension:
                 raise ConfigurationError(
                     "every QuartAuth of the server has singleton=False: one must be the singleton that Dash's login follows"
                 )
+            if isinstance(self.server.config.get("SECRET_KEY_FALLBACKS"), str | bytes):
+                raise ConfigurationError(
+                    "SECRET_KEY_FALLBACKS is one string, so that each of its characters signs logins: make it a list of keys"
+                )
             if not self.server.secret_key:
                 raise ConfigurationError(
                     "sessions are signed with the server's secret_key, and there is none: set app.server.secret_key to a "
@@ -167,15 +185,10 @@ class Extension:
             raise ConfigurationError(
                 "login_required=True, but the server has no QuartAuth: add QuartAuth(app.server), or leave the option out"
             )
-        if any(backend.options.login_required == "auto" for backend in self._backends):
-            logger.warning("no QuartAuth on this server: everybody may see and call everything (login_required='auto')")
 
     async def _before_serving(self) -> None:
         self.check()
-        if any(backend.options.compression for backend in self._backends):
-            logger.warning(
-                "compression=True: a client may send a small frame that inflates to gigabytes. Only for clients you trust"
-            )
+        warn(self.server, self.config)
         workers = _servers.worker_count()
         if workers is not None and workers > 1:
             logger.error(
@@ -199,11 +212,25 @@ class Extension:
     async def _request_started(self, _server: Quart, **_: Any) -> None:
         await self.contact()
         self.sessions.arrive()
+        self._plain_http.see(request.scheme, request.host)
+        if not self._is_own_host(request.host) and request.path not in self.health_paths:
+            abort(Response("this server does not go by that name", 421, content_type="text/plain"))
         after_this_request(self._before_response)  # ahead of quart-auth, which writes its cookie after all of these
 
     async def _websocket_started(self, _server: Quart, **_: Any) -> None:
         await self.contact()
         self.sessions.arrive()
+        self._plain_http.see(websocket.scheme, websocket.host)
+        if not self._is_own_host(websocket.host):
+            abort(Response("this server does not go by that name", 421, content_type="text/plain"))
+
+    def _is_own_host(self, host: str) -> bool:
+        """Whether the `Host` header names this server: under a name of their own, another site's scripts may read it."""
+        hosts = self.config.allowed_hosts
+        if hosts is None or host_is_trusted(host, hosts):
+            return True
+        security.warning("foreign-host host=%.64r remote=%s", host, remote_here())
+        return False
 
     async def _before_response(self, response: Any) -> Any:
         await self.sessions.depart()
@@ -211,6 +238,53 @@ class Extension:
 
     async def _request_ends(self, _error: BaseException | None) -> None:
         self.sessions.leave()
+
+    # --------------------------------------------------------------------------------------------- what is open
+
+    def is_crowded(self, admitted: Admitted, websocket: Websocket) -> bool:
+        """Whether an address has as many connections without a session as it may have.
+
+        Behind a proxy that nobody has told us about everybody has the same address: then there is no telling them apart.
+        """
+        if admitted.sessions or self.hub.anonymous_from(websocket.remote_addr) < self.config.anonymous_connections:
+            return False
+        behind_proxy = "X-Forwarded-For" in websocket.headers or "Forwarded" in websocket.headers
+        if behind_proxy and is_local(websocket.remote_addr) and self.hub.has_one_address_only():
+            self.warn_once(
+                "every client has the same address, and says that it came through a proxy: nobody is limited. Serve with "
+                "hypercorn's ProxyFixMiddleware"
+            )
+            return False
+        return True
+
+    def rights_changed(self, user: str) -> Pending[Receipt]:
+        """What `QuartBackend.rights_changed` says."""
+        pending: Pending[Receipt] = Pending()
+
+        def act() -> None:
+            security.info("rights-changed user=%.64r by=%.64r remote=%s", user, caller_here(), remote_here())
+            concerned = self.groups.changed(user)  # from here on nothing starts with the old ones
+            if self._loop is not None and self._loop.is_running():
+                self.spawn(self._read_again(user, concerned, pending), name="rights changed")
+            else:
+                pending.resolve(NOTHING_CLOSED)
+
+        self.sessions.in_loop(act)
+        return pending
+
+    async def _read_again(self, user: str, concerned: list[Rights], pending: Pending[Receipt]) -> None:
+        connections = self.hub.of_user(user)
+        try:
+            async with self.server.app_context():
+                if self.groups.source is None:
+                    for rights in concerned:
+                        rights.lost()
+                else:
+                    await asyncio.gather(*(rights.read() for rights in concerned))
+            closed = [one.closed for one in connections if one.close_code == CloseCode.RIGHTS_CHANGED]
+            pending.resolve(await receipt_of(closed))
+        finally:
+            pending.resolve(NOTHING_CLOSED)
 
     # ------------------------------------------------------------------------------------------------- shutdown
 
@@ -270,6 +344,14 @@ class Extension:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def is_local(remote: str | None) -> bool:
+    """Whether an address is of this host or of a private network, as a proxy's is."""
+    try:
+        return ipaddress.ip_address(remote or "").is_private
+    except ValueError:
+        return True  # a socket file
 
 
 def current_session() -> Session | None:

@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -110,6 +111,13 @@ class Server:
 
     def get(self, path: str, cookie: str | None = None) -> Reply:
         return self.request("GET", path, cookie=cookie)
+
+    def page_token(self, cookie: str | None = None, path: str = "/") -> str:
+        """The `end_id` of a page that is rendered now, as Dash's renderer sends it with every callback over HTTP."""
+        reply = self.get(path, cookie)
+        found = re.search(rb'"end_id": ?"([^"]+)"', reply.body)
+        assert found is not None, reply
+        return found[1].decode()
 
     async def aget(self, path: str, cookie: str | None = None) -> Reply:
         return await asyncio.to_thread(self.get, path, cookie)

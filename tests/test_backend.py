@@ -317,10 +317,10 @@ async def test_the_first_contact_may_be_a_websocket(tmp_path: Path) -> None:
 async def test_a_callback_sees_over_the_websocket_what_it_sees_over_http(hypercorn: Server, output: str) -> None:
     cookie = hypercorn.login("alice")
     headers = {"User-Agent": "a browser", "Origin": hypercorn.origin}
-    reply = await asyncio.to_thread(
-        hypercorn.request, "POST", "/_dash-update-component", cookie=cookie, body=post(output), headers=headers
-    )
+    path = f"/_dash-update-component?endId={await asyncio.to_thread(hypercorn.page_token, cookie)}"
+    reply = await asyncio.to_thread(hypercorn.request, "POST", path, cookie=cookie, body=post(output), headers=headers)
     over_http = result_of(reply.json)
+    over_http["path"] = over_http["path"].replace(f"endId={over_http['args'].pop('endId')}", "")
     async with hypercorn.connect(cookie, user_agent_header="a browser") as socket:
         over_websocket = result(await call(socket, output))
     assert over_websocket.pop("websocket") is True

@@ -220,7 +220,7 @@ def test_every_python_block_compiles(page: Path) -> None:
 
 def test_the_readme_and_every_page_of_the_guide_but_none_else_is_read_here() -> None:
     assert {page.name for page in GUIDE} == {
-        "errors.md", "index.md", "push.md", "security.md", "serving.md", "sessions.md",
+        "errors.md", "guard.md", "index.md", "push.md", "security.md", "serving.md", "sessions.md",
     }  # fmt: skip
     assert len(blocks(README)) == 3
 
@@ -264,6 +264,14 @@ def test_the_table_of_loggers_has_every_logger_and_no_other() -> None:
     source = "".join(path.read_text("utf-8") for path in (ROOT / "dash_quart_ws").rglob("*.py"))
     documented = {name.strip("`") for name, _ in rows(section(README, "Logging"))}
     assert documented == set(re.findall(r'getLogger\("([^"]+)"\)', source))
+
+
+def test_the_table_of_security_events_has_every_event_and_no_other() -> None:
+    source = "".join(path.read_text("utf-8") for path in (ROOT / "dash_quart_ws").rglob("*.py"))
+    events = re.findall(r'security\.(?:info|warning|error|log)\((?:\s*logging\.[^"]*,)?\s*"([a-z-]+)', source)
+    assert len(events) == len(re.findall(r"security\.(?:info|warning|error|log)\(", source))
+    documented = [name for names, _ in rows(section(ROOT / "docs" / "security.md", "Records")) for name in NAME.findall(names)]
+    assert sorted(documented) == sorted(set(events))
 
 
 def test_the_changelog_gives_a_reason_for_every_runtime_dependency_and_no_other() -> None:

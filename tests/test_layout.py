@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "dash_quart_ws"
 ORDER = (
     "__init__", "backend", "extension", "callbacks", "sessions", "connections", "browser", "wire", "brokers",
-    "publisher", "__main__", "_dash", "_servers", "config", "exceptions",
+    "publisher", "__main__", "check", "_dash", "_servers", "config", "exceptions",
 )  # fmt: skip
 """From the top down: a module imports from what stands to its right, and from its own wing."""
 
@@ -25,6 +25,7 @@ WITHOUT_TESTS_OF_THEIR_OWN = {
     "wire/messages": "dataclasses only; test_codec and test_protocol use every one",
     "brokers/base": "an interface; test_broker_contract holds every broker to it",
     "connections/session": "a dataclass; sessions/test_sessions",
+    "__main__": "the command line; test_main",
     "_dash": "Dash's private names; test_backend",
     "_servers": "one test for each real server; test_servers",
     "callbacks/websocket": "with a real Dash; test_backend and connections/test_connection",

@@ -1,1 +1,1 @@
-"""What crosses processes, and survives a restart? Revocations, behind one interface."""
+"""What crosses processes, and survives a restart? Revocations and known sessions, behind one interface."""

@@ -1,4 +1,4 @@
-"""What every broker guarantees, and the one thing that it carries.
+"""What every broker guarantees, and the two things that it carries: revocations, and records of known sessions.
 
 The guarantees, which one test suite holds every broker to:
 
@@ -6,6 +6,11 @@ The guarantees, which one test suite holds every broker to:
 - Positions grow. No two calls of `next_position` return the same number, and none returns less than an earlier one did,
   also after a restart and after the store was lost.
 - `append` never raises and never waits: a failure is in the future that it returns, and in the log.
+- Of the records of one session the last that was given to `record` stands. What `record` has confirmed is in what
+  `records` returns, also after a restart, until it expires or another takes its place; a record that has expired takes
+  the session's place away.
+- `record` and `records` never raise, and many records do not hold up a revocation. Records are for people to look at:
+  nothing that may or may not be done depends on them, so they may be lost with the store.
 """
 
 from __future__ import annotations
@@ -56,8 +61,34 @@ class Revocation:
     """For a session: whose it was, where that is known."""
 
 
+@dataclass(frozen=True, slots=True)
+class SessionRecord:
+    """A session as it was last seen. Times are Unix times.
+
+    It is written when a session is new, and then at most once a minute: when the process dies, at most what came in the
+    minute before the session was last seen is lost. A server that is stopped loses nothing.
+    """
+
+    id: str
+    """The session's public id, never a sid."""
+    user: str | None
+    since: float
+    expires: float
+    last_seen: float
+    remote: str | None
+    user_agent: str
+    users: tuple[str, ...] = ()
+    seen: int = 0
+    """With `users`, what a revocation of a user or of all is compared with: it may be the later one of the two."""
+
+    @classmethod
+    def over(cls, id: str) -> SessionRecord:
+        """The record of a session that has ended: it takes the place of what was stored, and has expired itself."""
+        return cls(id, None, 0.0, 0.0, 0.0, None, "")
+
+
 class Broker(ABC):
-    """Carries revocations. See the module's docstring for what an implementation guarantees."""
+    """Carries revocations, and remembers sessions. The module's docstring says what an implementation guarantees."""
 
     @abstractmethod
     def load(self) -> list[Revocation]:
@@ -83,6 +114,14 @@ class Broker(ABC):
     @abstractmethod
     def append(self, revocation: Revocation) -> Future[None]:
         """Store a revocation, and tell whoever has to know. The future fails with `BrokerError`."""
+
+    @abstractmethod
+    def record(self, record: SessionRecord) -> Future[None]:
+        """Remember a session as it is now, or forget it when the record has expired. The future fails with `BrokerError`."""
+
+    @abstractmethod
+    def records(self) -> list[SessionRecord]:
+        """The last record of every session, but for those that have expired. Called after `load`; may block."""
 
     @abstractmethod
     def close(self) -> None:

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import concurrent.futures
+import dataclasses
 import json
 import logging
 import sqlite3
 import threading
 import time
 import weakref
+from collections import deque
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..exceptions import BrokerError
-from .base import Broker, Ending, Revocation, Scope
+from .base import Broker, Ending, Revocation, Scope, SessionRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 logger = logging.getLogger("dash_quart_ws.broker")
 
+T = TypeVar("T")
+
 BUSY_TIMEOUT = 5.0
 """Seconds that a write waits for another process's lock on the file."""
+
+PAGE = 1000
+"""Records of sessions that are written in one transaction; a revocation waits for two at most."""
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS revocation (
@@ -26,11 +37,24 @@ CREATE TABLE IF NOT EXISTS revocation (
 );
 CREATE INDEX IF NOT EXISTS revocation_expires ON revocation (expires);
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS session (id TEXT PRIMARY KEY, expires REAL NOT NULL, record TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS session_expires ON session (expires);
 """
 
 
+@dataclasses.dataclass(slots=True)
+class _Page:
+    """Records that are written together, the last one of each session."""
+
+    records: dict[str, SessionRecord] = dataclasses.field(default_factory=dict)
+    written: concurrent.futures.Future[None] = dataclasses.field(default_factory=concurrent.futures.Future)
+
+    def __post_init__(self) -> None:
+        self.written.set_running_or_notify_cancel()  # it is several callers': none of them may cancel it
+
+
 class EmbeddedBroker(Broker):
-    """Revocations in a SQLite file (write-ahead log, fsync on each write), or in memory only.
+    """Revocations and known sessions in a SQLite file (write-ahead log, fsync on each write), or in memory only.
 
     Writes happen on one thread of its own, in order, so that a slow disk never holds up the event loop. Where the file
     cannot be opened the broker says so once, and goes on in memory: revocations then last as long as the process.
@@ -43,6 +67,8 @@ class EmbeddedBroker(Broker):
         self._position = int(time.time() * 1000)
         self._thread: concurrent.futures.ThreadPoolExecutor | None = None
         self._database: sqlite3.Connection | None = None
+        self._pages: deque[_Page] = deque()
+        self._says_failures = True
 
     @classmethod
     def from_url(cls, url: str | None, folder: Path) -> EmbeddedBroker:
@@ -82,6 +108,7 @@ class EmbeddedBroker(Broker):
             database.executescript(SCHEMA)
             with database:
                 database.execute("DELETE FROM revocation WHERE expires < ?", (time.time(),))
+                database.execute("DELETE FROM session WHERE expires < ?", (time.time(),))
             rows = database.execute(
                 "SELECT scope, subject, position, expires, ending, keep, user FROM revocation ORDER BY id"
             ).fetchall()
@@ -114,14 +141,26 @@ class EmbeddedBroker(Broker):
             self._position = max(self._position, position)
 
     def append(self, revocation: Revocation) -> concurrent.futures.Future[None]:
-        if self._thread is None:
-            stored: concurrent.futures.Future[None] = concurrent.futures.Future()
-            if self._path is None:
-                stored.set_result(None)
-            else:
-                stored.set_exception(BrokerError("the broker is closed"))
-            return stored
-        return self._thread.submit(self._write, revocation)
+        return self._submit(lambda: self._write(revocation)) or self._without_file()
+
+    def _submit(self, job: Callable[[], T]) -> concurrent.futures.Future[T] | None:
+        """Do something on the broker's thread; None when there is none, or none any more."""
+        thread = self._thread
+        if thread is None:
+            return None
+        try:
+            return thread.submit(job)
+        except RuntimeError:  # another thread has closed the broker in between
+            return None
+
+    def _without_file(self) -> concurrent.futures.Future[None]:
+        """What comes of a write when nothing is written: all is well in memory, else the broker is closed."""
+        stored: concurrent.futures.Future[None] = concurrent.futures.Future()
+        if self._path is None:
+            stored.set_result(None)
+        else:
+            stored.set_exception(BrokerError("the broker is closed"))
+        return stored
 
     def _write(self, revocation: Revocation) -> None:
         if self._database is None:  # pragma: no cover - the thread outlives neither
@@ -145,6 +184,71 @@ class EmbeddedBroker(Broker):
             logger.exception("a revocation (%s) is not stored: it holds until this process ends", revocation.scope)
             raise BrokerError(f"the revocation could not be stored: {error}") from error
 
+    def record(self, record: SessionRecord) -> concurrent.futures.Future[None]:
+        with self._lock:
+            if not self._pages or len(self._pages[-1].records) >= PAGE:
+                self._pages.append(_Page())
+                # One job at a time, which asks for the next: a revocation that comes meanwhile stands between them.
+                if len(self._pages) == 1 and self._submit(self._write_page) is None:
+                    self._pages.clear()
+                    return self._without_file()
+            page = self._pages[-1]
+            page.records[record.id] = record
+            return page.written
+
+    def _write_page(self) -> None:
+        with self._lock:
+            if not self._pages:  # closing was quicker
+                return
+            page = self._pages.popleft()
+            if self._pages:
+                self._submit(self._write_page)
+        self._write_records(page)
+
+    def _write_records(self, page: _Page) -> None:
+        if self._database is None:
+            page.written.set_exception(BrokerError("the broker is closed"))
+            return
+        try:
+            # As JSON, which is ASCII here: a user's id need not be Unicode.
+            rows = [(one.id, one.expires, json.dumps(dataclasses.asdict(one))) for one in page.records.values()]
+            with self._database as transaction:
+                transaction.executemany("INSERT OR REPLACE INTO session VALUES (?, ?, ?)", rows)
+                transaction.execute("DELETE FROM session WHERE expires < ?", (time.time(),))
+        except (sqlite3.Error, ValueError, TypeError) as error:
+            if self._says_failures:
+                logger.warning("cannot keep what is known of sessions (%s): a restart forgets it", error)
+            self._says_failures = False
+            page.written.set_exception(BrokerError(f"the records could not be stored: {error}"))
+        else:
+            self._says_failures = True
+            page.written.set_result(None)
+
+    def records(self) -> list[SessionRecord]:
+        reading = self._submit(self._read_records)
+        found: list[SessionRecord] = []
+        try:
+            rows = [] if reading is None else reading.result()
+            unreadable = 0
+            for text in rows:
+                try:
+                    found.append(_record_of(text))
+                except (ValueError, TypeError, KeyError):  # written by another version
+                    unreadable += 1
+            if unreadable:
+                logger.warning("%d known sessions cannot be read: they are known again when they are seen", unreadable)
+        except (sqlite3.Error, RuntimeError) as error:
+            logger.warning("cannot read what was known of sessions (%s): it is known again when they are seen", error)
+        return found
+
+    def _read_records(self) -> list[str]:
+        while self._pages:
+            self._write_page()
+        if self._database is None:
+            return []
+        rows = self._database.execute("SELECT record FROM session WHERE expires >= ?", (time.time(),))
+        return [text for (text,) in rows]
+
     def close(self) -> None:
         if self._thread is not None:
             self._thread.submit(self._close).result()
@@ -152,6 +256,26 @@ class EmbeddedBroker(Broker):
             self._thread = None
 
     def _close(self) -> None:
+        while self._pages:
+            self._write_page()
         if self._database is not None:
             self._database.close()
             self._database = None
+
+
+def _record_of(text: str) -> SessionRecord:
+    fields: dict[str, Any] = json.loads(text)
+    user, remote = (None if fields[name] is None else str(fields[name]) for name in ("user", "remote"))
+    since, expires, last_seen = (float(fields[name]) for name in ("since", "expires", "last_seen"))
+    users = tuple(str(name) for name in fields["users"])
+    return SessionRecord(
+        str(fields["id"]),
+        user,
+        since,
+        expires,
+        last_seen,
+        remote,
+        str(fields["user_agent"]),
+        users,
+        int(fields["seen"]),
+    )

@@ -17,8 +17,9 @@ from quart import abort, request
 from werkzeug.exceptions import HTTPException
 
 from .._dash import callback_traceback, prepare, websocket_options
+from ..sessions.rights import RIGHTS, noting_here, rights_here
 from ..wire.close import CloseCode
-from ..wire.messages import CallbackFailed, CallbackRequest, CallbackResult, CallbackUnchanged, Outbound
+from ..wire.messages import STALE_PAGE, CallbackFailed, CallbackRequest, CallbackResult, CallbackUnchanged, Outbound
 from .websocket import WebsocketCallback
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from .._dash import Prepared
     from ..connections.connection import Connection
+    from ..sessions.guard import Guard
     from ..sessions.sessions import Sessions
     from .pool import Pool
 
@@ -38,19 +40,19 @@ logger = logging.getLogger("dash_quart_ws.callbacks")
 class Runner:
     """Runs the callbacks of one Dash app."""
 
-    def __init__(self, app: Dash, pool: Callable[[], Pool], sessions: Sessions) -> None:
+    def __init__(self, app: Dash, pool: Callable[[], Pool], sessions: Sessions, guard: Guard) -> None:
         self._app = app
         self._pool = pool
         self._sessions = sessions
+        self._guard = guard
         self._options = websocket_options(app)
 
-    async def over_websocket(self, connection: Connection, request: CallbackRequest) -> Outbound:
+    async def run(self, connection: Connection, request: CallbackRequest) -> Outbound:
         """The outcome of one callback request. Runs in a task of the connection, in its handshake's context."""
         ids = (request.request_id, request.renderer_id)
-        refusal = self._refusal(request.output)
-        if refusal is not None:
-            connection.complain(refusal)
-            return CallbackFailed(*ids, refusal)
+        rights = rights_here()
+        if rights is not None:
+            await rights.read()
         if not self._sessions.may_run(connection):  # its end cancels this task
             connection.end(CloseCode.SESSION_CHANGED, "the session has expired")
             return CallbackUnchanged(*ids)
@@ -80,11 +82,19 @@ class Runner:
         session = self._sessions.current()
         prepared = prepare(self._app, body)
         user = f"user {session.user}" if session is not None else f"address {request.remote_addr}"
-        data = await self._sessions.while_valid(self._call(prepared, user))
+        data = await self._sessions.while_valid(self._call(prepared, user), rights_here())
         response: Response = prepared.context.dash_response.set_response(data=data)
         return response
 
     async def _call(self, prepared: Prepared, user: str) -> str:
+        rights = rights_here()
+        if rights is not None:
+            # A background job runs in another process, where nobody is logged in: it is told what its user is.
+            prepared.context[RIGHTS] = rights.carried()
+        with noting_here():
+            return await self._invoke(prepared, user)
+
+    async def _invoke(self, prepared: Prepared, user: str) -> str:
         if prepared.is_async:
             try:
                 return await cast("Coroutine[Any, Any, str]", prepared.call())
@@ -92,8 +102,14 @@ class Runner:
                 raise RuntimeError("the callback raised SystemExit") from error
         return cast("str", await self._pool().run(user, prepared.call))
 
-    def _refusal(self, output: str) -> str | None:
-        """Why this callback cannot run over the websocket, in words for the browser; None if it can."""
+    def refusal(self, connection: Connection, request: CallbackRequest) -> str | None:
+        """Why this request is not even tried, in words for the browser; None if it may be."""
+        if self._guard.is_stale(request.payload.get("endId"), connection.session):
+            return STALE_PAGE
+        return self._guard.refusal(connection.session, request.payload) or self._unfit(request.output)
+
+    def _unfit(self, output: str) -> str | None:
+        """Why this callback cannot run over the websocket; None if it can."""
         spec: dict[str, Any] | None = self._app.callback_map.get(output)
         if spec is None or "callback" not in spec:
             return f"There is no callback for {output[:64]!r}"

@@ -20,7 +20,7 @@ import functools
 import logging
 import secrets
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..exceptions import NotConnected
 from ..wire import codec, messages
@@ -38,9 +38,22 @@ if TYPE_CHECKING:
     from .session import Session
 
 logger = logging.getLogger("dash_quart_ws.connection")
+security = logging.getLogger("dash_quart_ws.security")
 
 COMPLAINTS_LOGGED = 10
 """Bad messages of one connection that get a line in the log; the last line says that there will be no more."""
+
+
+class Callbacks(Protocol):
+    """Who runs what a connection is asked for."""
+
+    def refusal(self, connection: Connection, request: messages.CallbackRequest) -> str | None:
+        """Why a request is not even tried, in words for the browser; None if it may be."""
+        ...
+
+    async def run(self, connection: Connection, request: messages.CallbackRequest) -> messages.Outbound:
+        """The outcome of a callback request; called in a task of its own."""
+        ...
 
 
 class Connection:
@@ -59,6 +72,7 @@ class Connection:
         bound_to: tuple[Session, ...],
         remote: str | None,
         path: str,
+        visitor: str | None = None,
     ) -> None:
         self.id = secrets.token_hex(8)
         self.user = user
@@ -73,6 +87,8 @@ class Connection:
         """The websocket's path; it tells which Dash app of the server the connection belongs to."""
         self.bound_to = bound_to
         """The sessions of every `QuartAuth` extension of the server: the first one to end ends the connection."""
+        self.visitor = visitor
+        """The browser's public name, for a connection without a session."""
         self._socket = socket
         self._config = config
         self._loop = asyncio.get_running_loop()
@@ -88,6 +104,8 @@ class Connection:
         self._tasks: dict[asyncio.Task[None], messages.CallbackRequest] = {}
         self._questions: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._complaints = 0
+        self._bad_this_minute = 0
+        self._minute = 0.0
         self._closing: asyncio.Task[None] | None = None
         self._reader: asyncio.Task[Any] | None = None
         self._abandoned = False
@@ -129,13 +147,13 @@ class Connection:
 
     async def serve(
         self,
-        run: Callable[[Connection, messages.CallbackRequest], Coroutine[Any, Any, messages.Outbound]],
+        callbacks: Callbacks,
         screen: Callable[[dict[str, Any]], Coroutine[Any, Any, tuple[int, str] | None]] | None = None,
     ) -> None:
         """Read until the client has gone or the connection has been ended; leave nothing behind.
 
-        `run` makes an outcome of a callback request. `screen` sees each message before it counts, and answers with a
-        close code and a reason to end the connection, or None.
+        `screen` sees each message before it counts, and answers with a close code and a reason to end the connection, or
+        None.
         """
         self._reader = asyncio.current_task()
         try:
@@ -144,7 +162,7 @@ class Connection:
                 if self.ended:  # read on, so that the server can tell us that the client has hung up
                     continue
                 if isinstance(data, bytes):
-                    self._do(Send(messages.Error("Bad message: a binary frame"), "a binary frame"), run)
+                    self._do(Send(messages.Error("Bad message: a binary frame"), "a binary frame"), callbacks)
                     continue
                 for message, source in codec.decode(data):
                     if screen is not None and source is not None and not self.ended:
@@ -153,7 +171,7 @@ class Connection:
                             self.end(*verdict)
                     action = self._wire.receive(message)  # nothing once ended, also if that happened meanwhile
                     if action is not None:
-                        self._do(action, run)
+                        self._do(action, callbacks)
         except Disconnected:
             if not self.ended:
                 self._socket.reset_later(self._config.close_timeout)
@@ -170,12 +188,16 @@ class Connection:
     def _do(
         self,
         action: Run | Resolve | Send,
-        run: Callable[[Connection, messages.CallbackRequest], Coroutine[Any, Any, messages.Outbound]],
+        callbacks: Callbacks,
     ) -> None:
         match action:
+            case Run(request) if (reason := callbacks.refusal(self, request)) is not None:
+                self._wire.finished(request)
+                self.complain(reason)
+                self.send(messages.CallbackFailed(request.request_id, request.renderer_id, reason))
             case Run(request):
                 self._remember(request.renderer_id)
-                task = self._loop.create_task(self._run(request, run), name=f"callback {request.output[:80]}")
+                task = self._loop.create_task(self._run(request, callbacks), name=f"callback {request.output[:80]}")
                 self._tasks[task] = request
                 task.add_done_callback(self._task_done)
             case Resolve(request_id, props):
@@ -190,13 +212,13 @@ class Connection:
     async def _run(
         self,
         request: messages.CallbackRequest,
-        run: Callable[[Connection, messages.CallbackRequest], Coroutine[Any, Any, messages.Outbound]],
+        callbacks: Callbacks,
     ) -> None:
         if self.ended:  # between the request and the task's first step
             return
         logger.debug("run connection=%s request=%s output=%.64r", self.id, request.request_id, request.output)
         try:
-            outcome = await run(self, request)
+            outcome = await callbacks.run(self, request)
         finally:
             self._wire.finished(request)
         logger.debug("sent connection=%s request=%s %s", self.id, request.request_id, type(outcome).__name__)
@@ -214,11 +236,23 @@ class Connection:
             del self._renderers[next(iter(self._renderers))]
 
     def complain(self, complaint: str) -> None:
-        """One line in the log about something bad that the client sent; after a few of them, no more."""
+        """One line in the log about something bad that the client sent; after a few of them, no more.
+
+        A client that goes on and on is up to no good: that closes the connection.
+        """
         self._complaints += 1
+        minute = self._loop.time() // 60
+        self._bad_this_minute = self._bad_this_minute + 1 if minute == self._minute else 1
+        self._minute = minute
         if self._complaints <= COMPLAINTS_LOGGED:
             last = " (further ones of this connection are not logged)" if self._complaints == COMPLAINTS_LOGGED else ""
             logger.warning("bad message connection=%s user=%.64r: %s%s", self.id, self.user, complaint, last)
+        if self._bad_this_minute > self._config.bad_messages_per_minute and not self.ended:
+            security.warning(
+                "abuse user=%.64r session=%s connection=%s reason='bad messages' remote=%s",
+                self.user, getattr(self.session, "id", None), self.id, self.remote,
+            )  # fmt: skip
+            self.end(CloseCode.ABUSE, "too many bad messages")
 
     # --------------------------------------------------------------------------------------------- the way up
 

@@ -19,6 +19,8 @@ class Hub:
         self._by_session: dict[str, dict[Connection, None]] = defaultdict(dict)
         self._by_user: dict[str, dict[Connection, None]] = defaultdict(dict)
         self._by_topic: dict[str, dict[Connection, None]] = defaultdict(dict)
+        self._by_visitor: dict[str, dict[Connection, None]] = defaultdict(dict)
+        self._anonymous_from: dict[str, dict[Connection, None]] = defaultdict(dict)
         self._topics_of_session: dict[str, set[str]] = defaultdict(set)
 
     def __len__(self) -> int:
@@ -31,6 +33,10 @@ class Hub:
             self._by_session[session.id][connection] = None
         for user in _users_of(connection):
             self._by_user[user][connection] = None
+        if not connection.bound_to:
+            self._anonymous_from[str(connection.remote)][connection] = None
+            if connection.visitor is not None:
+                self._by_visitor[connection.visitor][connection] = None
         if connection.session is not None:
             for topic in self._topics_of_session.get(connection.session.id, ()):
                 self._by_topic[topic][connection] = None
@@ -42,6 +48,10 @@ class Hub:
             _discard(self._by_session, session.id, connection)
         for user in _users_of(connection):
             _discard(self._by_user, user, connection)
+        if not connection.bound_to:
+            _discard(self._anonymous_from, str(connection.remote), connection)
+            if connection.visitor is not None:
+                _discard(self._by_visitor, connection.visitor, connection)
         for topic in [topic for topic, members in self._by_topic.items() if connection in members]:
             _discard(self._by_topic, topic, connection)
         if connection.session is not None and connection.session.id not in self._by_session:
@@ -66,6 +76,22 @@ class Hub:
     def of_topic(self, topic: str) -> tuple[Connection, ...]:
         """The connections that are subscribed to a topic."""
         return tuple(self._by_topic.get(topic, ()))
+
+    def of_visitor(self, visitor: str | None) -> tuple[Connection, ...]:
+        """The connections without a session that one browser has opened."""
+        return () if visitor is None else tuple(self._by_visitor.get(visitor, ()))
+
+    def anonymous_from(self, remote: str | None) -> int:
+        """How many connections without a session come from an address."""
+        return len(self._anonymous_from.get(str(remote), ()))
+
+    def has_one_address_only(self) -> bool:
+        """Whether everybody seems to be in the same place."""
+        return len({connection.remote for connection in self._connections.values()}) <= 1
+
+    def has_topics(self, connection: Connection) -> bool:
+        """Whether a connection is subscribed to anything."""
+        return any(connection in members for members in self._by_topic.values())
 
     def subscribe(self, connections: Iterable[Connection], topic: str) -> None:
         """Subscribe connections to a topic, until they end."""

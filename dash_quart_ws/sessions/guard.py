@@ -1,80 +1,327 @@
 """Login protection of Dash's own routes.
 
-Default deny: every rule that Dash registers needs a login, but for a short list of those that hold nothing of anybody.
-Pages send a visitor to the login, data routes answer 401.
+Default deny: every rule that Dash, one of its hooks or its pages registers needs a login, but for a short list of those
+that hold nothing of anybody, and for what the app has made public (`sessions.access`). Pages send a visitor to the login,
+data routes answer 401. A callback that comes from a page of another session is answered with 409, and does not run.
 """
 
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import re
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import quote, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
-from quart import current_app, jsonify, make_response, redirect, request
-from quart_auth import current_user
+from quart import current_app, g, jsonify, make_response, redirect, request
+from quart_auth import Action, current_user
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RequestRedirect
+
+from .._dash import is_router, page_found_for
+from ..exceptions import ConfigurationError
+from ..wire.messages import STALE_PAGE
+from . import pages
+from .access import PublicRoutes, access_of
+from .rights import RIGHTS, Groups
+from .visitors import name_visitor, remote_here
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from dash import Dash
     from quart import Quart, Response
 
     from ..config import Config
+    from ..connections.session import Session
     from .sessions import Sessions
 
 security = logging.getLogger("dash_quart_ws.security")
 
 OPEN_RULES = (
     "_dash-component-suites/<string:package_name>/<path:fingerprinted_path>",
+    "_dash-quart-ws/<file>",
+    "_dash-quart-ws/session",
     "_favicon.ico",
     "_reload-hash",
 )
-"""Rules below an app's prefix that need no login: code from packages, an icon, and a hash that changes with the code."""
+"""Rules below an app's prefix that need no login: code from packages, whether a page is still current, an icon, and a
+hash that changes with the code."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\\]")
 
 
 class Guard:
-    """Wraps the views of one Dash app."""
+    """Wraps the views of one Dash app, and says which of its callbacks a visitor may call."""
 
-    def __init__(self, server: Quart, sessions: Sessions, config: Config, pages: set[str]) -> None:
+    def __init__(
+        self,
+        app: Dash,
+        server: Quart,
+        sessions: Sessions,
+        groups: Groups,
+        config: Config,
+        public: PublicRoutes,
+        page_endpoints: set[str],
+    ) -> None:
+        self._app = app
         self._server = server
         self._sessions = sessions
+        self._groups = groups
         self._config = config
-        self._pages = pages
+        self._public = public
+        self._page_endpoints = page_endpoints
         """Endpoints of Dash's pages, of every app on the server."""
+        self._public_callbacks: frozenset[str] = frozenset()
+        self._streams_to_nobody = False
 
     @property
     def active(self) -> bool:
         """Whether visitors need a login."""
         return self._config.login_required is not False and self._sessions.active
 
-    def page(self, endpoint: str, view: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
-        """A view that answers with a page: without a login it leads there."""
-        self._pages.add(endpoint)
-        return self._wrap(view, self._to_login)
+    def survey(self, callback_list: list[dict[str, Any]]) -> None:
+        """Dash has been set up: note which callbacks are public.
 
-    def data(self, view: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
-        """A view that answers a script: without a login it is 401."""
-        return self._wrap(view, self._unauthorized)
+        Raises:
+            ConfigurationError: a callback demands a group, and nothing says where groups come from.
+        """
+        accesses = {
+            name: access_of(spec["callback"]) for name, spec in self._app.callback_map.items() if "callback" in spec
+        }
+        if self._groups.source is None:
+            for name, access in accesses.items():
+                if access.requirement is not None and access.requirement.groups is not None:
+                    raise ConfigurationError(
+                        f"the callback for {name!r} demands groups=, but nothing says who is in one: give "
+                        "QuartBackend(list_groups=…), a function (user) -> groups, async if it has to wait"
+                    )
+        self._public_callbacks = frozenset(name for name, access in accesses.items() if access.public)
+        streaming = {spec["output"] for spec in callback_list if spec.get("websocket") or spec.get("persistent")}
+        self._streams_to_nobody = bool(self._public_callbacks & streaming)
+
+    # ------------------------------------------------------------------------------------------ who may see what
+
+    @property
+    def has_something_for_nobody(self) -> bool:
+        """Whether there is any reason for a visitor without a login to open a websocket."""
+        return not self.active or bool(self._public_callbacks) or self._has_public_pages
+
+    @property
+    def nobody_streams(self) -> bool:
+        """Whether a page that was rendered for nobody has a use for a websocket."""
+        return not self.active or self._streams_to_nobody
+
+    @property
+    def _has_public_pages(self) -> bool:
+        """Whether one of the public routes is a page of Dash's, not a view of the app's own that was named as well."""
+        own = {rule.rule for rule in self._server.url_map.iter_rules() if rule.endpoint not in self._page_endpoints}
+        return any(route not in own for route in self._public)
+
+    def is_public_page(self, pathname: str) -> bool:
+        """Whether nobody may see what Dash shows at a path, given as the browser shows it, without the root path.
+
+        The path and the page that Dash finds for it both have to be public: two routes that overlap do not open one
+        another.
+        """
+        if not self._public.match(pathname):
+            return False
+        below = pathname.removeprefix(self._app.config.routes_pathname_prefix)
+        found = page_found_for(self._app, f"{self._app.config.requests_pathname_prefix}{below}")
+        if found is None:
+            return True
+        path, template = (part and f"{self._app.config.routes_pathname_prefix}{part.lstrip('/')}" for part in found)
+        return self._public.covers(cast("str", path), template)
+
+    def refusal(self, session: Session | None, payload: dict[str, Any]) -> str | None:
+        """Why this visitor may not call this callback at all; None if they may. What groups say comes later."""
+        if session is not None or not self.active:
+            return None
+        output = payload["output"]
+        if output in self._public_callbacks or self._is_public_routing(output, payload):
+            return None
+        security.info("deny user=None callback=%.64r reason='not logged in' remote=%s", output, remote_here())
+        return "login required"
+
+    def _is_public_routing(self, output: str, payload: dict[str, Any]) -> bool:
+        """Whether Dash's pages router is asked for a public page.
+
+        It is given the values of the inputs by their place, so their places have to be the right ones: else a public path
+        could be shown here, and another one there.
+        """
+        spec = self._app.callback_map.get(output)
+        if spec is None or not is_router(self._app, spec):
+            return False
+        inputs = payload.get("inputs")
+        declared = [(one["id"], one["property"]) for one in spec["inputs"]]
+        if not isinstance(inputs, list) or not all(isinstance(one, dict) for one in inputs):
+            return False
+        if [(one.get("id"), one.get("property")) for one in inputs] != declared:
+            return False
+        pathname = inputs[0].get("value")
+        config = self._app.config
+        if not isinstance(pathname, str) or not pathname.startswith(config.requests_pathname_prefix):
+            return False
+        below = pathname.removeprefix(config.requests_pathname_prefix)
+        return self.is_public_page(f"{config.routes_pathname_prefix}{below}")
+
+    def is_stale(self, token: Any, session: Session | None) -> bool:
+        """Whether what is asked comes from a page that was rendered for another session than this one.
+
+        A client that brings no token has no page: a script.
+        """
+        if token is None or not self._sessions.active or pages.named_by(self._app, token) == pages.name_of(session):
+            return False
+        security.warning(
+            "stale-page user=%.64r session=%s page=%s remote=%s",
+            getattr(session, "user", None), pages.name_of(session), pages.named_by(self._app, token), remote_here(),
+        )  # fmt: skip
+        return True
+
+    def config_for(self, session: Session | None, config: dict[str, Any]) -> dict[str, Any]:
+        """What a page's `_dash-config` says to who asks for it.
+
+        Nobody gets no `validation_layout`, which holds the text of every page, and no websocket that the page has no use
+        for: its callbacks then go over HTTP, but for those that stream.
+        """
+        if session is not None or not self.active:
+            return config
+        shown = {name: value for name, value in config.items() if name not in ("validation_layout", "websocket")}
+        shown["suppress_callback_exceptions"] = True  # there is nothing to validate the callbacks by
+        if self.nobody_streams and "websocket" in config:
+            shown["websocket"] = {**config["websocket"], "enabled": False}
+        return shown
+
+    # ----------------------------------------------------------------------------------------------- Dash's views
+
+    def page(
+        self, endpoint: str, view: Callable[..., Any], leads_to: str | None = None
+    ) -> Callable[..., Awaitable[Any]]:
+        """A view that answers with a page: without a login it leads there. `leads_to`: where the page itself redirects."""
+        self._page_endpoints.add(endpoint)
+
+        async def shown(*args: Any, **kwargs: Any) -> Any:
+            response: Any = await make_response(await _call(view, *args, **kwargs))
+            if self._sessions.active and self.nobody_streams and await self.visitor() is None:
+                name_visitor(request, response)
+            return response
+
+        async def for_nobody(*args: Any, **kwargs: Any) -> Any:
+            if not self.is_public_page(request.path if leads_to is None else leads_to):
+                return await self._to_login()
+            self._drop_dead_cookies()
+            return await shown(*args, **kwargs)
+
+        return self._wrap(shown, for_nobody, self._to_login)
+
+    def data(self, view: Callable[..., Any], *, public: bool = False) -> Callable[..., Awaitable[Any]]:
+        """A view that answers a script: without a login it is 401, unless the app has made it public."""
+        return self._wrap(view, view if public else self._unauthorized, self._unauthorized)
+
+    def layout(self, view: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+        """The layout, made for who asks: for nobody only where there are public pages to show in it."""
+
+        async def for_nobody() -> Any:
+            return await _call(view) if self._has_public_pages else await self._unauthorized()
+
+        return self._wrap(view, for_nobody, self._unauthorized)
+
+    def dependencies(self, view: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+        """The list of callbacks: nobody learns of the public ones only, and of those that are the browser's own code."""
+
+        async def for_nobody() -> Any:
+            if not self._has_public_pages:
+                return await self._unauthorized()
+            response: Any = await make_response(await _call(view))
+            shown = [one for one in json.loads(await response.get_data(as_text=True)) if self._is_shown_to_nobody(one)]
+            response.set_data(json.dumps(shown))
+            return response
+
+        return self._wrap(view, for_nobody, self._unauthorized)
+
+    def _is_shown_to_nobody(self, callback: dict[str, Any]) -> bool:
+        name = callback["output"]
+        is_code = callback.get("clientside_function") is not None
+        return is_code or name in self._public_callbacks or is_router(self._app, self._app.callback_map[name])
+
+    def callbacks(self, view: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+        """The callbacks over HTTP: from a page of this very session, and for nobody the public ones only."""
+
+        @functools.wraps(view)
+        async def guarded() -> Any:
+            session = await self.visitor()
+            wrong = await self._wrong_page(session)
+            if wrong is not None:
+                return wrong
+            if session is None and self.active:
+                body = await request.get_json(silent=True)
+                if not _is_request(body) or self.refusal(None, body) is not None:
+                    return await self._unauthorized()
+            await self._know_rights(session)
+            answer = await _call(view)
+            return await self._unauthorized() if self._sessions.has_left() else await _never_stored(answer)
+
+        return guarded
+
+    async def is_current(self) -> Response:
+        """The view that tells a page whether it still belongs to who is logged in: 204, else 401 or 409."""
+        wrong = await self._wrong_page(await self.visitor())
+        return await _never_stored(("", 204)) if wrong is None else wrong
+
+    async def _wrong_page(self, session: Session | None) -> Response | None:
+        """The answer to a page that was rendered for another session than this one; None if it was for this one."""
+        token = request.args.get("endId")
+        if token is None and session is not None and self._sessions.uses_cookies and _is_from_browser():
+            token = ""  # a page from before there were tokens
+        if not self.is_stale(token, session):
+            return None
+        if session is None and self.active and pages.named_by(self._app, token) not in (None, pages.NOBODY):
+            return await self._unauthorized()  # whose page it was is logged in no more
+        return await _never_stored((jsonify({"error": STALE_PAGE}), 409))
 
     def _wrap(
-        self, view: Callable[..., Any], refuse: Callable[[], Awaitable[Response]]
+        self,
+        view: Callable[..., Any],
+        for_nobody: Callable[..., Any],
+        refuse: Callable[[], Awaitable[Response]],
     ) -> Callable[..., Awaitable[Any]]:
         @functools.wraps(view)
         async def guarded(*args: Any, **kwargs: Any) -> Any:
+            session = await self.visitor()
+            await self._know_rights(session)
             if not self.active:
-                return await current_app.ensure_async(view)(*args, **kwargs)
-            # The user class may know better than the token: an account that is gone, a second factor that is missing.
-            if not await current_user.is_authenticated or self._sessions.current() is None:
-                return await refuse()
-            answer = await current_app.ensure_async(view)(*args, **kwargs)
+                return await _call(view, *args, **kwargs)
+            if session is None:
+                return await _never_stored(await _call(for_nobody, *args, **kwargs))
+            answer = await _call(view, *args, **kwargs)
             return await refuse() if self._sessions.has_left() else await _never_stored(answer)
 
         return guarded
+
+    async def visitor(self) -> Session | None:
+        """The session of this request, if it is good for something here."""
+        # The user class may know better than the token: an account that is gone, a second factor that is missing.
+        if self.active and not await current_user.is_authenticated:
+            return None
+        return self._sessions.current()
+
+    async def _know_rights(self, session: Session | None) -> None:
+        """Have the user's groups at hand for whatever the view asks of them."""
+        if session is not None and session.user is not None:
+            rights = self._groups.of(session.user)
+            setattr(g, RIGHTS, rights)
+            await rights.read()
+
+    # ---------------------------------------------------------------------------------------------- the answers
+
+    def _drop_dead_cookies(self) -> None:
+        """A browser that shows a public page with the cookie of an ended session is nobody's from here on: without that
+        cookie its websocket is not taken for one that has to go to the login.
+        """
+        for visit in self._sessions.visits().values():
+            if visit.ending is not None and visit.user is not None and visit.user.action is Action.PASS:
+                visit.user.action = Action.DELETE
 
     async def _to_login(self) -> Response:
         if not self._has_login_page():
@@ -84,12 +331,17 @@ class Guard:
         location += f"{'&' if '?' in location else '?'}next={quote(request.root_path + target, safe='/')}"
         return await _never_stored(redirect(location, 302))
 
-    async def _unauthorized(self) -> Response:
-        login_url = f"{request.root_path}{self._config.login_url}" if self._has_login_page() else None
-        return await _never_stored((jsonify({"error": "login required", "login_url": login_url}), 401))
+    async def _unauthorized(self, *_args: Any, **_kwargs: Any) -> Response:
+        return await _never_stored((jsonify({"error": "login required", "login_url": self.login_path()}), 401))
+
+    def login_path(self) -> str | None:
+        """Path of the login page as the browser has to ask for it; None where there is none."""
+        return f"{request.root_path}{self._config.login_url}" if self._has_login_page() else None
 
     def _has_login_page(self) -> bool:
-        """Whether `login_url` leads to a view of the app's own: Dash's catch-all would lead back here, for ever."""
+        """Whether `login_url` leads to a view of the app's own, or to a public page of Dash's: else it would lead back to
+        where it came from, for ever.
+        """
         adapter = self._server.url_map.bind("localhost")
         path = self._config.login_url.partition("?")[0]
         try:
@@ -99,7 +351,19 @@ class Guard:
                 endpoint, _ = adapter.match(urlsplit(to_slash.new_url).path, method="GET")
         except HTTPException:
             return False
-        return endpoint not in self._pages
+        return endpoint not in self._page_endpoints or self.is_public_page(path)
+
+
+def _is_from_browser() -> bool:
+    return "Origin" in request.headers or "Sec-Fetch-Site" in request.headers
+
+
+def _is_request(body: Any) -> bool:
+    return isinstance(body, dict) and isinstance(body.get("output"), str)
+
+
+async def _call(view: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return await current_app.ensure_async(view)(*args, **kwargs)
 
 
 async def _plain(text: str) -> Response:
@@ -114,21 +378,27 @@ async def _never_stored(answer: Any) -> Response:
     return cast("Response", response)
 
 
-def safe_next(default: str = "/") -> str:
-    """Where a login view may send its user: the request's `next` argument if it is a path of this server.
+def safe_next(default: str = "/", *, search: str | None = None) -> str:
+    """Where a login may send its user: the request's `next` argument if it is a path of this server.
 
     Anything else would be an open redirect (ASVS 1.2.2 asks for validated URLs): an absolute or scheme-relative URL,
     a backslash that browsers read as a slash, control characters that they drop.
 
     Args:
         default: the path to use when there is no `next`, or no good one.
+        search: the query string to look in (`?next=…`), for a login page that is a Dash page: the `search` of its
+            `dcc.Location`. None: the request's own.
 
     Returns:
         A path that begins with exactly one slash.
     """
-    target: str = request.args.get("next", "")
+    target: str = request.args.get("next", "") if search is None else _argument(search, "next")
     if not target.startswith("/") or target.startswith("//") or _CONTROL.search(target):
         if target:
-            security.warning("unsafe next=%.64r remote=%s", target, request.remote_addr)
+            security.warning("unsafe-next target=%.64r remote=%s", target, remote_here())
         return default
     return target
+
+
+def _argument(search: str, name: str) -> str:
+    return parse_qs(str(search).removeprefix("?")).get(name, [""])[0]

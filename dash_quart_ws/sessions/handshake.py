@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from ..config import Config
     from ..connections.session import Session
+    from .guard import Guard
     from .sessions import Sessions
 
 logger = logging.getLogger("dash_quart_ws.handshake")
@@ -131,6 +132,7 @@ async def admit(
     *,
     config: Config,
     sessions: Sessions,
+    guard: Guard,
     allowed: frozenset[Origin],
     hooks: Iterable[Callable[..., Any]],
 ) -> Admitted | Refused | Forbidden:
@@ -138,27 +140,32 @@ async def admit(
     wrong = check_origin(websocket, allowed)
     if wrong is not None:
         security.warning(
-            "refuse reason=%r origin=%.64r remote=%s",
+            "refuse code=403 reason=%r origin=%.64r remote=%s",
             wrong,
             websocket.headers.get("Origin"),
             websocket.remote_addr,
         )
         return Forbidden(wrong)
     if config.require_bridge and close.SUBPROTOCOL not in websocket.requested_subprotocols:
+        security.info("refuse code=403 reason='no bridge' remote=%s", websocket.remote_addr)
         return Forbidden("this server takes its own browser code only")
     verdict = await screen(hooks, websocket, refusal="Connection rejected")
     if verdict is not None:
-        security.warning("refuse reason=%.64r by=hook remote=%s", verdict[1], websocket.remote_addr)
+        security.warning("refuse code=%d reason=%.64r by=hook remote=%s", *verdict, websocket.remote_addr)
         return Refused(*verdict)
-    if sessions.active and config.login_required is not False:
-        known = check_sessions(sessions, config)
-        if isinstance(known, Admitted) and not await current_user.is_authenticated:
+    if guard.active:
+        known = check_sessions(sessions, guard)
+        if isinstance(known, Admitted) and known.session is not None and not await current_user.is_authenticated:
             return Refused(*REFUSALS[None])
-    return check_sessions(sessions, config)  # after the last await
+    return check_sessions(sessions, guard)  # after the last await
 
 
-def check_sessions(sessions: Sessions, config: Config) -> Admitted | Refused:
-    """Who this is, and whether they may come in."""
+def check_sessions(sessions: Sessions, guard: Guard) -> Admitted | Refused:
+    """Who this is, and whether they may come in.
+
+    Nobody may where there is something for nobody; but who brings the token of a session that has ended is not nobody: it
+    is somebody who has to learn of that.
+    """
     own: Session | None = None
     bound: list[Session] = []
     why: Ending | None = None
@@ -168,7 +175,7 @@ def check_sessions(sessions: Sessions, config: Config) -> Admitted | Refused:
             bound.append(visit.session)
         if extension.singleton:
             own, why = (visit.session, None) if ending is None else (None, ending)
-    if own is None and sessions.active and config.login_required is not False:
+    if own is None and guard.active and (why is not None or not guard.has_something_for_nobody):
         return Refused(*REFUSALS[why])
     return Admitted(own, tuple(bound))
 

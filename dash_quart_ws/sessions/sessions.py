@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextvars
+import dataclasses
 import datetime as dt
 import logging
 import math
@@ -27,16 +28,18 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from quart import abort, g, has_app_context, has_request_context, has_websocket_context, request, websocket
+from quart import abort, g, has_app_context, has_request_context, has_websocket_context, request
 from quart_auth import Action
 
-from ..brokers.base import Broker, Ending, Revocation, Scope
+from ..brokers.base import Broker, Ending, Revocation, Scope, SessionRecord
 from ..connections.receipt import Pending, PendingReceipt, Receipt
-from ..connections.session import Session
+from ..connections.session import KnownSession, Session
 from ..exceptions import BrokerError
 from ..wire.close import CloseCode
+from .known import SessionRegistry, can_be_signed, sender
 from .revocations import Replica
 from .token import Token, new_sid, serializer_class
+from .visitors import remote_here, visitor_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
     from ..config import Config
     from ..connections.connection import Connection
     from ..connections.hub import Hub
+    from .rights import Rights
 
 logger = logging.getLogger("dash_quart_ws.sessions")
 security = logging.getLogger("dash_quart_ws.security")
@@ -102,12 +106,14 @@ class Sessions:
         self._broker = broker
         self._config = config
         self._replica = Replica()
+        self._registry = SessionRegistry()
         self._started = False
         self._starting = threading.Lock()
         self._extensions: list[QuartAuth] = []
         self._active: dict[str, tuple[float, Session]] = {}
         self._deadlines: dict[str, float] = {}
         self._work: dict[asyncio.Task[Any], tuple[tuple[Session, ...], asyncio.Future[None]]] = {}
+        """Callbacks over HTTP, on whose behalf they run, and what is resolved when that is over."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self.on_end: Callable[[Session, str], None] = lambda _session, _reason: None
         """Called once for each session that ends and is known here, with why."""
@@ -118,6 +124,11 @@ class Sessions:
     def extensions(self) -> tuple[QuartAuth, ...]:
         """Every `QuartAuth` of the server, the singleton first."""
         return tuple(sorted(self._extensions, key=lambda extension: not extension.singleton))
+
+    @property
+    def uses_cookies(self) -> bool:
+        """Whether users are known by a cookie, which a browser may change under a page."""
+        return any(extension.singleton and extension.mode == "cookie" for extension in self._extensions)
 
     @property
     def active(self) -> bool:
@@ -133,10 +144,12 @@ class Sessions:
             if not self._started:
                 for revocation in self._broker.load():
                     self._replica.add(revocation)
+                self._recall()
                 self._started = True
 
     def stop(self) -> None:
         """The server has gone down: what is on its way to the broker is stored, and its files are closed."""
+        self._record(self._registry.unsaved())
         self._broker.close()
         self._started = False
 
@@ -192,6 +205,8 @@ class Sessions:
             visit.token = visit.session = None
         elif has_request_context():
             self.touch(visit.session)
+        else:
+            self._see(visit.session)
         return visit
 
     def _session(self, extension: QuartAuth, token: Token, auth_id: Any, users: frozenset[str]) -> Session:
@@ -226,15 +241,18 @@ class Sessions:
             visit.session is not None and self.ending_of(visit.session) is not None for visit in self.visits().values()
         )
 
-    async def while_valid(self, work: Coroutine[Any, Any, T]) -> T:
+    async def while_valid(self, work: Coroutine[Any, Any, T], rights: Rights | None = None) -> T:
         """What `work` gives, done on behalf of this request's session: cancelled, and answered with 401, when that ends.
 
-        A work whose own task ends the session is not cancelled for it; the answer is 401 all the same.
+        It is answered with 403 when `rights` that it has made use of are lost. A work whose own task ends the session is
+        not cancelled for it; the answer is 401 all the same.
         """
         brought = tuple(visit.session for visit in self.visits().values() if visit.session is not None)
         loop = asyncio.get_running_loop()
         task, ended = loop.create_task(work, name="callback over HTTP"), loop.create_future()
         self._work[task] = (brought, ended)
+        if rights is not None:
+            rights.lost = lambda: None if ended.done() else ended.set_result(None)
         try:
             while not (task.done() or ended.done() or self.has_left()):
                 ends_in = min((self.deadline(session) for session in brought), default=math.inf) - time.time()
@@ -251,6 +269,8 @@ class Sessions:
             if task.done() and not task.cancelled() and task.exception() is not None:
                 logger.error("a callback failed after its session had ended", exc_info=task.exception())
             abort(401, "the session has ended")
+        if ended.done():
+            abort(403, "the user's rights have changed")
         return task.result()
 
     async def depart(self) -> None:
@@ -266,7 +286,7 @@ class Sessions:
                 stored = asyncio.wrap_future(receipt.stored)
                 await asyncio.wait({stored}, timeout=self._config.broker_timeout)
                 if not stored.done() or stored.exception() is not None:
-                    security.error("the end of a session is not stored: a restart would forget it remote=%s", _remote())
+                    security.error("not-stored reason='a restart would forget this end' remote=%s", remote_here())
 
     def leave(self) -> None:
         """The same for what was done after `depart`, or instead of it (an error on the way): nothing escapes."""
@@ -288,7 +308,11 @@ class Sessions:
         if user.auth_id is None or (user is visit.user and overtaken):
             user.action = Action.PASS  # nobody's renewal, or one that its session's end has overtaken: no cookie
             return None
-        return None if user is visit.user else self._end_visit(visit, Ending.SWITCHED, "another login took its place")
+        if user is visit.user:
+            return None
+        for connection in self._hub.of_visitor(visitor_of(request)) if has_request_context() else ():
+            connection.end(CloseCode.SESSION_CHANGED, "somebody has logged in")
+        return self._end_visit(visit, Ending.SWITCHED, "another login took its place")
 
     def _end_visit(self, visit: Visit, ending: Ending, reason: str) -> PendingReceipt | None:
         if visit.session is None:
@@ -314,6 +338,9 @@ class Sessions:
             if writes_own_user and auth_id in (visit.user.auth_id, visit.token.auth_id):
                 if visit.token.id in self._deadlines:
                     self._deadlines[visit.token.id] = self._until(extension, visit.token.login_at, now)
+                if visit.session is not None:
+                    until = _utc(self._until(extension, visit.token.login_at, now))
+                    self._see(dataclasses.replace(visit.session, expires=until))
                 return visit.token
         seen = self._broker.last_position
         if visit is not None:
@@ -325,7 +352,8 @@ class Sessions:
             )
             seen = visit.position if overtaken else visit.login_position or seen
         token = Token(auth_id, new_sid(), now, seen, now)
-        security.info("login user=%.64r session=%s remote=%s", auth_id, token.id, _remote())
+        self._see_login(extension, token, visit)
+        security.info("login user=%.64r session=%s remote=%s", auth_id, token.id, remote_here())
         return token
 
     def admit(self, extension: QuartAuth, token: Token) -> bool:
@@ -370,6 +398,7 @@ class Sessions:
         """The session's user did something: an HTTP request, or a callback. Not a heartbeat, a stream or a push."""
         if self._config.idle_timeout is not None:
             self._active[session.id] = (time.time(), session)
+        self._see(session)
 
     def sweep(self) -> None:
         """End what has been idle for too long, so that forgetting about it does not bring it back."""
@@ -412,6 +441,48 @@ class Sessions:
     def may_run(self, connection: Connection) -> bool:
         """Whether a callback may start: compared at each start, not left to a timer that a suspended process fires late."""
         return not connection.ended and all(time.time() <= self.deadline(session) for session in connection.bound_to)
+
+    # ------------------------------------------------------------------------------------------ known sessions
+
+    def known(self, user: str | None = None) -> tuple[KnownSession, ...]:
+        """What `QuartBackend.sessions` says."""
+        self.start()
+        # Not handed to the event loop: the registry and the replica are safe to read here, and there may be many.
+        found = self._registry.known(None if user is None else str(user))
+        return tuple(session for session in found if self.ending_of(session) is None)
+
+    def _see(self, session: Session) -> None:
+        """A session of the singleton extension's was seen, here and now."""
+        if self._started and session.users and session.user is not None and self.ending_of(session) is None:
+            self._record(self._registry.see(session, time.time(), sender()))
+
+    def _see_login(self, extension: QuartAuth, token: Token, visit: Visit | None) -> None:
+        if extension.singleton and can_be_signed(token.auth_id):
+            # Outside a request nobody promises that a user can be made.
+            auth_id = token.auth_id if visit is None else extension.user_class(token.auth_id).auth_id
+            users = frozenset(str(name) for name in (token.auth_id, auth_id) if name is not None)
+            self._see(self._session(extension, token, auth_id, users))
+
+    def _record(self, records: Iterable[SessionRecord]) -> None:
+        for record in records:
+            self._broker.record(record)
+
+    def _recall(self) -> None:
+        """What an earlier life knew of sessions, without those that have ended."""
+        records = self._broker.records()
+        longest = self._config.absolute_timeout
+        if longest is not None:  # it may have been a longer one then
+            records = [dataclasses.replace(one, expires=min(one.expires, one.since + longest)) for one in records]
+        self._record(self._registry.restore(records, lambda session: self.ending_of(session) is not None))
+
+    def _forget_known(self, revocation: Revocation) -> None:
+        match revocation.scope:
+            case Scope.SESSION:
+                self._record(self._registry.forget(revocation.subject))
+            case Scope.USER:
+                self._record(self._registry.forget_all(self._is_over, revocation.subject))
+            case Scope.ALL:
+                self._record(self._registry.forget_all(self._is_over, None))
 
     # ------------------------------------------------------------------------------------------------- revoke
 
@@ -464,12 +535,14 @@ class Sessions:
         security.log(
             logging.WARNING if revocation.ending is Ending.REVOKED else logging.INFO,
             "end %s=%.64r ending=%s reason=%.64r by=%.64r remote=%s connections=%d",
-            revocation.scope, revocation.subject, revocation.ending, reason, _caller(), _remote(), len(connections),
+            revocation.scope, revocation.subject, revocation.ending, reason, caller_here(), remote_here(), len(connections),
         )  # fmt: skip
         for session in ended.values():
             self._active.pop(session.id, None)
             self.on_end(session, reason)
-        return receipt_of(endings, self._broker.append(revocation))
+        stored = self._broker.append(revocation)
+        self._forget_known(revocation)
+        return receipt_of(endings, stored)
 
     def _clear_way(self, user: str, position: int) -> None:
         """A view that ends a user's sessions and then logs that user in: the login is not one of those."""
@@ -623,13 +696,7 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-def _remote() -> str:
-    if has_request_context():
-        return str(request.remote_addr)
-    return str(websocket.remote_addr) if has_websocket_context() else "-"
-
-
-def _caller() -> str:
+def caller_here() -> str:
     """Who asked for a revocation, where a request or a websocket tells: for the log only."""
     for extension, visit in (getattr(g, VISITS, {}) if has_app_context() else {}).items():
         if extension.singleton and visit.user is not None and visit.user.auth_id is not None:

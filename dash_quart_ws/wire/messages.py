@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+STALE_PAGE = "stale page"
+"""What a request is answered with that comes from a page of another session; our page script loads that page anew."""
+
 # ---------------------------------------------------------------------------------------------- from the browser
 
 

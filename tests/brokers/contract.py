@@ -6,7 +6,9 @@ import concurrent.futures
 import time
 from typing import Any
 
-from dash_quart_ws.brokers.base import Broker, Ending, Revocation, Scope
+import pytest
+
+from dash_quart_ws.brokers.base import Broker, Ending, Revocation, Scope, SessionRecord
 from dash_quart_ws.exceptions import BrokerError
 
 NEVER = time.time() + 10**6
@@ -14,6 +16,16 @@ NEVER = time.time() + 10**6
 
 def revocation(subject: str = "s", position: int = 1, **options: Any) -> Revocation:
     return Revocation(options.pop("scope", Scope.SESSION), subject, position, options.pop("expires", NEVER), **options)
+
+
+def record(id: str = "s", **fields: Any) -> SessionRecord:
+    known = {"user": "alice", "since": 1.5, "expires": NEVER, "last_seen": 2.5, "remote": "1.2.3.4", "user_agent": "a"}
+    return SessionRecord(id, **{**known, **fields})
+
+
+def by_id(records: list[SessionRecord]) -> dict[str, SessionRecord]:
+    assert len({one.id for one in records}) == len(records)
+    return {one.id: one for one in records}
 
 
 class BrokerContract:
@@ -42,6 +54,22 @@ class BrokerContract:
         error = broker.append(revocation("\ud800", scope=Scope.USER)).exception(10)
         assert error is None or isinstance(error, BrokerError)
         broker.append(revocation("next")).result(10)
+
+    @pytest.mark.parametrize("text", ["\ud800", "\x00", "' or 1=1 --", "\U0001f512", "", "a" * 10**6])
+    def test_a_record_is_taken_whatever_a_browser_or_a_user_is_called(self, broker: Broker, text: str) -> None:
+        said = record(user=text, remote=text, user_agent=text, users=(text,))
+        assert broker.record(said).result(10) is None
+        assert broker.records() in ([], [said])
+
+    def test_records_from_many_threads_are_all_taken(self, broker: Broker) -> None:
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            taken = list(pool.map(lambda number: broker.record(record(f"s{number}")), range(500)))
+        assert [one.result(10) for one in taken] == [None] * 500
+
+    def test_nobody_can_call_back_what_others_wait_for(self, broker: Broker) -> None:
+        taken = [broker.record(record(f"s{number}")) for number in range(10)]
+        taken[0].cancel()
+        assert [one.result(10) for one in taken] == [None] * 10
 
 
 class LastingBrokerContract(BrokerContract):
@@ -117,3 +145,74 @@ class LastingBrokerContract(BrokerContract):
         loaded = broker.load()
         assert [one.subject for one in loaded] == ["first"]
         broker.append(revocation("second")).result(10)
+
+    # -------------------------------------------------------------------------------------------- known sessions
+
+    def test_a_session_is_known_after_a_restart_as_it_was_last_recorded(self, broker: Broker) -> None:
+        said = [
+            record("one", last_seen=1.0, user_agent="first"),
+            record("two", user=None, remote=None, user_agent=""),
+            record("three", user="\ud800", users=("\ud800", "b", "a"), seen=10**13),
+            record("one", last_seen=2.0, user_agent="last", expires=NEVER + 5.25),
+        ]
+        for one in said:
+            broker.record(one).result(10)
+        assert by_id(broker.records()) == by_id(said[1:])
+        broker.close()
+        later = self.again(broker)
+        try:
+            later.load()
+            assert by_id(later.records()) == by_id(said[1:])
+        finally:
+            later.close()
+
+    def test_the_last_of_many_records_wins_when_nobody_waits_for_any(self, broker: Broker) -> None:
+        for number in range(3000):
+            broker.record(record(f"s{number % 1500}", last_seen=float(number)))
+        records = by_id(broker.records())
+        assert {id: one.last_seen for id, one in records.items()} == {f"s{n}": n + 1500.0 for n in range(1500)}
+
+    def test_what_has_expired_and_what_was_told_to_be_over_is_not_known(self, broker: Broker) -> None:
+        for one in (record("ended"), record("expired", expires=time.time() - 1), record("valid"), record("again")):
+            broker.record(one)
+        broker.record(SessionRecord.over("ended"))
+        broker.record(SessionRecord.over("never known"))
+        broker.record(SessionRecord.over("again"))
+        broker.record(record("again")).result(10)
+        assert set(by_id(broker.records())) == {"valid", "again"}
+        broker.close()
+        later = self.again(broker)
+        try:
+            later.load()
+            assert set(by_id(later.records())) == {"valid", "again"}
+        finally:
+            later.close()
+
+    def test_closing_stores_the_records_that_are_on_their_way(self, broker: Broker) -> None:
+        taken = [broker.record(record(f"s{number}")) for number in range(5000)]
+        broker.close()
+        assert all(one.done() and one.exception() is None for one in taken)
+        later = self.again(broker)
+        try:
+            later.load()
+            assert len(later.records()) == 5000
+        finally:
+            later.close()
+
+    def test_a_closed_broker_confirms_no_record_that_it_does_not_store(self, broker: Broker) -> None:
+        broker.close()
+        error = broker.record(record("too late")).exception(10)
+        assert broker.records() == []
+        later = self.again(broker)
+        try:
+            later.load()
+            assert "too late" in by_id(later.records()) or isinstance(error, BrokerError)
+        finally:
+            later.close()
+
+    def test_records_and_revocations_are_kept_apart(self, broker: Broker) -> None:
+        broker.record(record("s")).result(10)
+        broker.append(revocation("s")).result(10)
+        broker.close()
+        assert [one.subject for one in broker.load()] == ["s"]
+        assert set(by_id(broker.records())) == {"s"}  # whoever lists sessions asks the revocations

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sqlite3
 import stat
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from dash_quart_ws.brokers import embedded
 from dash_quart_ws.brokers.embedded import EmbeddedBroker
 from dash_quart_ws.exceptions import BrokerError
 
-from .contract import revocation
+from .contract import record, revocation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,6 +78,91 @@ def test_a_file_that_cannot_be_used_is_said_once_and_memory_takes_its_place(
     broker.close()
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert str(path) in caplog.text
+
+
+def test_a_file_of_an_older_version_is_upgraded_by_opening_it(path: Path) -> None:
+    older = EmbeddedBroker(path)
+    older.load()
+    older.append(revocation("before")).result(10)
+    older.close()
+    with closing(sqlite3.connect(path)) as other, other:
+        other.execute("DROP TABLE session")
+    upgraded = EmbeddedBroker(path)
+    try:
+        assert [one.subject for one in upgraded.load()] == ["before"]
+        assert upgraded.records() == []
+        assert upgraded.record(record("new")).result(10) is None
+        assert upgraded.records() == [record("new")]
+    finally:
+        upgraded.close()
+
+
+def test_expired_rows_leave_the_file_when_it_is_opened_and_when_something_is_written(path: Path) -> None:
+    def rows() -> list[str]:
+        with closing(sqlite3.connect(path)) as reader:
+            return [id for (id,) in reader.execute("SELECT id FROM session ORDER BY id")]
+
+    def put_an_expired_one() -> None:
+        with closing(sqlite3.connect(path)) as other, other:
+            other.execute("INSERT INTO session VALUES ('expired', 1.0, '{}')")
+
+    broker = EmbeddedBroker(path)
+    broker.load()
+    put_an_expired_one()
+    broker.record(record("valid")).result(10)
+    assert rows() == ["valid"]
+    broker.close()
+    put_an_expired_one()
+    broker.load()
+    assert rows() == ["valid"]
+    broker.close()
+
+
+def test_records_that_cannot_be_read_are_passed_over_and_said_once(
+    broker: EmbeddedBroker, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker.record(record("good")).result(10)
+    with closing(sqlite3.connect(path)) as other, other:
+        for number, text in enumerate(("no JSON", "{}", "[]", "null", '{"id": "x", "users": 5, "since": "soon"}')):
+            other.execute("INSERT INTO session VALUES (?, 1e12, ?)", (f"bad {number}", text))
+    assert broker.records() == [record("good")]
+    assert len(caplog.records) == 1
+
+
+def test_records_that_cannot_be_stored_are_said_once_for_each_time_that_the_store_fails(
+    broker: EmbeddedBroker, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for outage in (1, 2):
+        with closing(sqlite3.connect(path)) as other, other:
+            other.execute("ALTER TABLE session RENAME TO elsewhere")
+        for _ in range(5):
+            with pytest.raises(BrokerError):
+                broker.record(record("lost")).result(10)
+        assert broker.append(revocation("not affected")).result(10) is None
+        assert len(caplog.records) == outage
+        with closing(sqlite3.connect(path)) as other, other:
+            other.execute("ALTER TABLE elsewhere RENAME TO session")
+        assert broker.record(record("kept")).result(10) is None
+
+
+def test_a_revocation_does_not_wait_for_all_the_records_that_came_before_it(broker: EmbeddedBroker, path: Path) -> None:
+    done: list[str] = []
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")  # nothing can be written until all of it waits
+        pages = []
+        for number in range(20 * embedded.PAGE):
+            page = broker.record(record(f"s{number}"))
+            if page not in pages:
+                pages.append(page)
+                page.add_done_callback(lambda _: done.append("page"))
+        stored = broker.append(revocation("banned"))
+        stored.add_done_callback(lambda _: done.append("revocation"))
+        other.execute("ROLLBACK")
+    assert stored.result(30) is None
+    assert [page.result(30) for page in pages] == [None] * len(pages)
+    broker.records()
+    assert len(pages) >= 20
+    assert done.index("revocation") <= 2
 
 
 def test_a_url_names_an_absolute_file_or_memory_and_the_default_is_in_the_instance_folder(tmp_path: Path) -> None:

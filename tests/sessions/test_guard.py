@@ -18,7 +18,7 @@ from dash_quart_ws import ConfigurationError, QuartBackend, safe_next
 
 from .site import ECHO, SECRET, Site, database
 
-OPEN = ("_dash-component-suites/", "_favicon.ico", "_reload-hash", "assets/")
+OPEN = ("_dash-component-suites/", "_dash-quart-ws/", "_favicon.ico", "_reload-hash", "assets/")
 """What a visitor without a login may have of Dash's."""
 
 

@@ -1,0 +1,159 @@
+import { beforeEach, describe, expect, test, vi } from "vitest";
+import { SPREAD, watchWorker } from "../src/worker";
+import { keepListenersApart } from "./listeners";
+
+/** Stands for the browser's: jsdom has none. */
+class BrowserWorker {
+  readonly port = Object.assign(new EventTarget(), { start: vi.fn(), onmessage: null });
+  constructor(
+    readonly url: string | URL,
+    readonly options?: string | WorkerOptions,
+  ) {}
+}
+
+const ask = vi.fn<() => void>();
+
+keepListenersApart();
+beforeEach(() => {
+  vi.useFakeTimers();
+  ask.mockReset();
+  vi.stubGlobal("SharedWorker", BrowserWorker);
+  see(true);
+});
+
+function start(options: string | WorkerOptions | undefined = { name: "dash-ws-worker" }): SharedWorker {
+  watchWorker(ask);
+  return new SharedWorker("/worker.js", options);
+}
+
+function say(worker: SharedWorker, data: unknown): void {
+  worker.port.dispatchEvent(new MessageEvent("message", { data }));
+}
+
+const disconnected = { type: "disconnected", rendererId: "", payload: { reason: "logged out" } };
+const connected = { type: "connected", rendererId: "tab" };
+
+function see(visible: boolean): void {
+  Object.defineProperty(document, "hidden", { configurable: true, value: !visible });
+  document.dispatchEvent(new Event("visibilitychange"));
+}
+
+describe("Dash's worker says that its socket has ended", () => {
+  test("the server is asked why, within a second but not at once", () => {
+    say(start(), disconnected);
+    expect(ask).not.toHaveBeenCalled();
+    vi.advanceTimersByTime(SPREAD);
+    expect(ask).toHaveBeenCalledTimes(1);
+  });
+
+  test("tabs do not all ask at the same moment", () => {
+    const random = vi.spyOn(Math, "random").mockReturnValue(0.75);
+    say(start(), disconnected);
+    vi.advanceTimersByTime(0.75 * SPREAD - 1);
+    expect(ask).not.toHaveBeenCalled();
+    vi.advanceTimersByTime(1);
+    expect(ask).toHaveBeenCalledTimes(1);
+    expect(random).toHaveBeenCalledTimes(1);
+  });
+
+  test("it is asked once, however often reconnecting fails", () => {
+    const worker = start();
+    for (let attempt = 0; attempt < 10; attempt++) {
+      say(worker, disconnected);
+      vi.advanceTimersByTime(30_000);
+    }
+    expect(ask).toHaveBeenCalledTimes(1);
+  });
+
+  test("it is asked again when a new socket has ended", () => {
+    const worker = start();
+    for (const message of [disconnected, connected, disconnected]) {
+      say(worker, message);
+      vi.advanceTimersByTime(SPREAD);
+    }
+    expect(ask).toHaveBeenCalledTimes(2);
+  });
+
+  test("it is asked when the tab is looked at again", () => {
+    const worker = start();
+    say(worker, disconnected);
+    vi.advanceTimersByTime(SPREAD);
+    see(false);
+    expect(ask).toHaveBeenCalledTimes(1);
+    see(true);
+    expect(ask).toHaveBeenCalledTimes(2);
+  });
+
+  test("a tab whose socket is up asks nothing when it is looked at", () => {
+    const worker = start();
+    say(worker, disconnected);
+    vi.advanceTimersByTime(SPREAD);
+    say(worker, connected);
+    see(false);
+    see(true);
+    expect(ask).toHaveBeenCalledTimes(1);
+  });
+
+  test.each([null, undefined, "disconnected", 1, {}, { type: "error" }, connected])("not by %j", (data) => {
+    say(start(), data);
+    vi.advanceTimersByTime(SPREAD);
+    expect(ask).not.toHaveBeenCalled();
+  });
+});
+
+describe("Dash's worker is not disturbed", () => {
+  test("its port is started, and heard, by Dash alone", () => {
+    const worker = start();
+    expect(worker.port.start).not.toHaveBeenCalled();
+    expect(worker.port.onmessage).toBeNull();
+  });
+
+  test("it is made with what Dash gave", () => {
+    const options = { name: "dash-ws-worker" };
+    expect(start(options)).toMatchObject({ url: "/worker.js", options });
+  });
+});
+
+describe("the app's own workers are left alone", () => {
+  test.each([undefined, "theirs", { name: "theirs" }, {}, { name: "" }])("named by %j", (options) => {
+    watchWorker(ask);
+    const worker = new SharedWorker("/theirs.js", options);
+    say(worker, disconnected);
+    vi.advanceTimersByTime(SPREAD);
+    see(true);
+    expect(ask).not.toHaveBeenCalled();
+    expect(worker).toMatchObject({ url: "/theirs.js", options });
+  });
+
+  test("a name may be given as a string", () => {
+    say(start("dash-ws-worker"), disconnected);
+    vi.advanceTimersByTime(SPREAD);
+    expect(ask).toHaveBeenCalledTimes(1);
+  });
+
+  test("they are SharedWorkers, their subclasses too", () => {
+    watchWorker(ask);
+    class Theirs extends SharedWorker {
+      readonly own: string;
+      constructor(url: string) {
+        super(url);
+        this.own = new.target.name;
+      }
+    }
+    const worker = new Theirs("/theirs.js");
+    expect(worker).toBeInstanceOf(Theirs);
+    expect(worker).toBeInstanceOf(SharedWorker);
+    expect(worker).toBeInstanceOf(BrowserWorker);
+    expect(worker.own).toBe("Theirs");
+    expect(new SharedWorker("/theirs.js")).toBeInstanceOf(SharedWorker);
+    expect(() => (SharedWorker as unknown as () => void)()).toThrow(TypeError);
+  });
+});
+
+test("a browser without SharedWorker stays without", () => {
+  vi.stubGlobal("SharedWorker", undefined);
+  watchWorker(ask);
+  see(true);
+  expect(window.SharedWorker).toBeUndefined();
+  expect(ask).not.toHaveBeenCalled();
+});

@@ -1,0 +1,242 @@
+"""Which groups a user is in, and what has to go when that changes.
+
+The groups come from the app's own `list_groups(user)`. An HTTP request asks for them once; a connection keeps what it
+was told, until `rights_changed`. While a callback runs, what it was allowed because of them is noted: when they change,
+exactly that work ends that would no longer be allowed, and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import inspect
+import logging
+import weakref
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from quart import current_app, g, has_app_context
+
+from .._dash import callback_context
+from ..exceptions import ConfigurationError, GroupsUnknown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+logger = logging.getLogger("dash_quart_ws.rights")
+
+CheckType = Literal["one_of", "all_of", "none_of"]
+
+RETRY_AFTER = 1.0
+"""Seconds after a failure before the app is asked again."""
+
+RIGHTS = "_dash_quart_ws_rights"
+"""Where `g` holds the `Rights` of a request or a websocket, and a background job's context the names of its groups."""
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """What a user's groups must be like."""
+
+    groups: frozenset[str] | None
+    """None: a login is enough."""
+    check_type: CheckType = "one_of"
+
+    def met_by(self, groups: frozenset[str]) -> bool:
+        """Whether somebody with these groups may."""
+        if self.groups is None:
+            return True
+        match self.check_type:
+            case "one_of":
+                return bool(groups & self.groups)
+            case "all_of":
+                return groups >= self.groups
+            case "none_of":
+                return not groups & self.groups
+
+
+Decisions = list[Requirement | None]
+"""What one callback was told about its user: requirements that were checked, None where it saw all the groups."""
+
+_decisions: contextvars.ContextVar[Decisions | None] = contextvars.ContextVar("dash_quart_ws_decisions", default=None)
+
+
+class Groups:
+    """The app's `list_groups(user)`, and everybody who has asked it and still relies on the answer."""
+
+    def __init__(self, source: Callable[[str], Any] | None, timeout: float) -> None:
+        self.source = source
+        self._timeout = timeout
+        self._live: weakref.WeakSet[Rights] = weakref.WeakSet()
+
+    def of(self, user: str) -> Rights:
+        """The rights of a user, for a new request or connection; not asked for yet."""
+        rights = Rights(self, user)
+        self._live.add(rights)
+        return rights
+
+    async def ask(self, user: str) -> frozenset[str]:
+        """What the app says now.
+
+        Raises:
+            Exception: whatever the app's function raises; TimeoutError when it takes too long.
+        """
+        if self.source is None:
+            return frozenset()
+        async with asyncio.timeout(self._timeout):
+            found = await current_app.ensure_async(self.source)(user)
+            if inspect.isawaitable(found):  # of an object with an async __call__
+                found = await found
+        if isinstance(found, str):
+            raise TypeError(f"list_groups gave the string {found!r}: it has to give a list of them")
+        return frozenset(map(str, found or ()))
+
+    def changed(self, user: str) -> list[Rights]:
+        """Whatever was known of this user is not to be relied on any more; who has to read it again."""
+        concerned = [rights for rights in self._live if rights.user == user]
+        for rights in concerned:
+            rights.forget()
+        return concerned
+
+
+class Rights:
+    """One user's groups, as one request or connection knows them. Belongs to the event loop, but for reading `known`."""
+
+    def __init__(self, groups: Groups, user: str) -> None:
+        self.user = user
+        self.lost: Callable[[], object] = lambda: None
+        """Called when something goes on that the user is no longer allowed: it has to end all that."""
+        self.depends: Callable[[], bool] = lambda: False
+        """Whether something else than a running callback was decided by the groups: a topic's subscription."""
+        self._groups = groups
+        self._lock = asyncio.Lock()
+        self._known: frozenset[str] | None = None
+        self._wanted = 1
+        self._read = 0
+        self._failed_at = float("-inf")
+        self._running: list[Decisions] = []
+
+    @property
+    def known(self) -> frozenset[str]:
+        """The groups.
+
+        Raises:
+            ConfigurationError: the app has not said where they come from.
+            GroupsUnknown: its function failed, or took too long.
+        """
+        if self._groups.source is None:
+            raise ConfigurationError(
+                "groups come from the app: give QuartBackend(list_groups=…), async list_groups(user)"
+            )
+        if self._known is None:
+            raise GroupsUnknown(f"the groups of {self.user!r} are not known: list_groups failed, see the log")
+        return self._known
+
+    def carried(self) -> list[str] | None:
+        """The groups for a job in another process; None where they are not known."""
+        return None if self._known is None else sorted(self._known)
+
+    def forget(self) -> None:
+        """The groups have changed: the next `read` asks again."""
+        self._wanted += 1
+        self._failed_at = float("-inf")
+
+    async def read(self) -> None:
+        """Have the groups, and have them as of the last change. Never raises: without them, nobody is in any group."""
+        async with self._lock:
+            loop = asyncio.get_running_loop()
+            while self._read != self._wanted:
+                if loop.time() < self._failed_at + RETRY_AFTER:  # whoever waited behind that has the same answer
+                    return
+                wanted = self._wanted
+                try:
+                    found = await self._groups.ask(self.user)
+                except Exception:  # the app's function may raise anything: without an answer nothing is allowed
+                    logger.exception(
+                        "list_groups failed for user=%.64r: callbacks that need a group are refused", self.user
+                    )
+                    self._failed_at = loop.time()
+                    self._known = None
+                    self.end_what(lambda _decision: True)
+                    return
+                before, self._known, self._read = self._known, found, wanted
+                if before is not None:
+                    self._judge(before, found)
+
+    def _judge(self, before: frozenset[str], now: frozenset[str]) -> None:
+        def is_wrong(decision: Requirement | None) -> bool:
+            if decision is None:
+                return before != now
+            return decision.met_by(before) and not decision.met_by(now)
+
+        if before != now:
+            self.end_what(is_wrong)
+
+    def end_what(self, is_wrong: Callable[[Requirement | None], bool]) -> None:
+        """End everything if any of what was decided is wrong now."""
+        if self.depends() or any(is_wrong(decision) for decisions in self._running for decision in decisions):
+            self.lost()
+
+    @contextlib.contextmanager
+    def noting(self) -> Iterator[None]:
+        """While a callback runs, note what it is told of these rights."""
+        decisions: Decisions = []
+        self._running.append(decisions)
+        token = _decisions.set(decisions)
+        try:
+            yield
+        finally:
+            _decisions.reset(token)
+            self._running[:] = [running for running in self._running if running is not decisions]
+
+
+def note(decision: Requirement | None) -> None:
+    """The callback that is running, if one is, was told this."""
+    decisions = _decisions.get()
+    if decisions is not None:
+        decisions.append(decision)
+
+
+def rights_here() -> Rights | None:
+    """The rights of the request or websocket at hand; None for nobody, and outside of both."""
+    return getattr(g, RIGHTS, None) if has_app_context() else None
+
+
+def noting_here() -> contextlib.AbstractContextManager[None]:
+    """`Rights.noting` for the request at hand; nothing for nobody."""
+    rights = rights_here()
+    return contextlib.nullcontext() if rights is None else rights.noting()
+
+
+def groups_here() -> frozenset[str] | None:
+    """The groups of the user at hand, also in a background job; None for nobody.
+
+    Raises:
+        ConfigurationError, GroupsUnknown: as `Rights.known`.
+    """
+    rights = rights_here()
+    if rights is not None:
+        return rights.known
+    carried = None if has_app_context() else callback_context().get(RIGHTS)
+    return None if carried is None else frozenset(carried)
+
+
+def is_somebody() -> bool:
+    """Whether a user is at hand, also in a background job."""
+    return rights_here() is not None or (not has_app_context() and RIGHTS in callback_context())
+
+
+def list_groups() -> list[str] | None:
+    """The groups of the user whose view, layout or callback is running, sorted; None for nobody.
+
+    They are what the option `list_groups` gave: asked once for an HTTP request, and kept for a connection until
+    `QuartBackend.rights_changed`. A callback that has seen them ends when they change (4101, or 403 over HTTP).
+
+    Raises:
+        ConfigurationError: `QuartBackend` was given no `list_groups`.
+        GroupsUnknown: that function has failed, or taken longer than `groups_timeout`.
+    """
+    groups = groups_here()
+    note(None)
+    return None if groups is None else sorted(groups)

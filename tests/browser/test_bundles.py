@@ -1,0 +1,123 @@
+"""What a browser is given for the name that a page asks for, and for every other name."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+
+import pytest
+from quart import Quart
+
+from dash_quart_ws.browser import bundles
+from tests.server import ROOT
+
+LIMIT = 1_500
+"""Bytes of the page script, compressed: every page waits for it."""
+
+PAGE = bundles.page()
+BUILT = ROOT / "dash_quart_ws" / "browser" / "static" / "page.js"
+
+app = Quart(__name__)
+app.add_url_rule("/app/_dash-quart-ws/<file>", view_func=bundles.serve)
+
+
+async def get(file: str = PAGE.file_name, method: str = "GET", **headers: str):
+    spelled = {name.replace("_", "-"): value for name, value in headers.items()}
+    return await app.test_client().open(f"/app/_dash-quart-ws/{file}", method=method, headers=spelled)
+
+
+async def test_the_script_is_the_built_one_and_may_be_kept_for_good() -> None:
+    answer = await get()
+    assert answer.status_code == 200
+    assert await answer.get_data() == BUILT.read_bytes()
+    assert answer.headers["Content-Type"] == "text/javascript; charset=utf-8"
+    assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Vary"] == "Accept-Encoding"
+    assert "Content-Encoding" not in answer.headers
+
+
+def test_its_name_changes_with_it() -> None:
+    assert PAGE.file_name == f"page.{hashlib.sha256(BUILT.read_bytes()).hexdigest()[:16]}.js"
+
+
+@pytest.mark.parametrize("accepted", ["gzip", "gzip, deflate, br, zstd", "br;q=1.0, gzip;q=0.8", "*"])
+async def test_it_is_compressed_for_whoever_takes_gzip(accepted: str) -> None:
+    answer = await get(Accept_Encoding=accepted)
+    body = await answer.get_data()
+    assert answer.headers["Content-Encoding"] == "gzip"
+    assert answer.headers["Content-Length"] == str(len(body))
+    assert gzip.decompress(body) == BUILT.read_bytes()
+
+
+@pytest.mark.parametrize("accepted", ["", "identity", "br", "gzip;q=0", "gzip;q=0, *"])
+async def test_it_is_not_compressed_for_others(accepted: str) -> None:
+    answer = await get(Accept_Encoding=accepted)
+    assert "Content-Encoding" not in answer.headers
+    assert await answer.get_data() == BUILT.read_bytes()
+
+
+async def test_the_compressed_script_has_an_etag_of_its_own() -> None:
+    plain, compressed = await get(), await get(Accept_Encoding="gzip")
+    assert plain.headers["ETag"] != compressed.headers["ETag"]
+    assert not plain.headers["ETag"].startswith("W/")
+
+
+@pytest.mark.parametrize("accepted", ["", "gzip"])
+@pytest.mark.parametrize("spelling", ["{}", "W/{}", '"other", {}', "*"])
+async def test_who_has_it_is_told_so_without_the_body(accepted: str, spelling: str) -> None:
+    first = await get(Accept_Encoding=accepted)
+    again = await get(Accept_Encoding=accepted, If_None_Match=spelling.format(first.headers["ETag"]))
+    assert again.status_code == 304
+    assert await again.get_data() == b""
+    for name in ("ETag", "Cache-Control", "Vary"):
+        assert again.headers[name] == first.headers[name]
+    assert "Content-Encoding" not in again.headers
+
+
+async def test_who_has_another_one_gets_it() -> None:
+    answer = await get(If_None_Match='"0123456789abcdef"')
+    assert (answer.status_code, await answer.get_data()) == (200, BUILT.read_bytes())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "page.js",
+        "page.0123456789abcdef.js",
+        f"page.{PAGE.digest.upper()}.js",
+        f"{PAGE.file_name}.map",
+        f"Page.{PAGE.digest}.js",
+        "..%2F__init__.py",
+        "%2e%2e%2fbundles.py",
+        "page.%00.js",
+    ],
+)
+async def test_every_other_name_is_unknown_and_nobody_remembers_that(name: str) -> None:
+    answer = await get(name)
+    assert answer.status_code == 404
+    assert PAGE.body not in await answer.get_data()
+    assert answer.headers.get("Cache-Control", "no-store") == "no-store"
+
+
+async def test_a_script_of_another_release_is_unknown_for_now_only() -> None:
+    answer = await get("page.0123456789abcdef.js", If_None_Match="*")
+    assert answer.status_code == 404
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+async def test_head_says_what_get_would() -> None:
+    got, headed = await get(), await get(method="HEAD")
+    assert (headed.status_code, headed.headers["ETag"]) == (200, got.headers["ETag"])
+
+
+def test_the_page_script_is_small() -> None:
+    assert len(PAGE.gzipped) <= LIMIT
+
+
+def test_the_script_needs_no_permission_to_evaluate_text() -> None:
+    """Under a Content-Security-Policy without 'unsafe-eval' and with Trusted Types."""
+    text = PAGE.body.decode("ascii")
+    for word in ("eval(", "Function(", "innerHTML", "insertAdjacentHTML", "document.write", 'setAttribute("style'):
+        assert word not in text
