@@ -17,15 +17,25 @@ from pathlib import Path
 from typing import Any
 
 import dash
-from dash import ALL, ClientsideFunction, Dash, Input, Output, State, callback, ctx, dcc, html, no_update
+from dash import ALL, ClientsideFunction, Dash, Input, Output, callback, ctx, dcc, html, no_update
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 from quart import Quart, abort, redirect, render_template_string, request
 from quart_auth import AuthUser, QuartAuth, current_user, login_user, logout_user
 from werkzeug.security import check_password_hash, generate_password_hash
 
-from dash_quart_ws import QuartBackend, Receipt, add_public_routes, current_session, list_groups, safe_next
-from dash_quart_ws import protected_callback, public_callback
+from dash_quart_ws import (
+    KnownSession,
+    QuartBackend,
+    Receipt,
+    Session,
+    add_public_routes,
+    current_session,
+    list_groups,
+    protected_callback,
+    public_callback,
+    safe_next,
+)
 
 USERS = {"alice": ("wonderland", False), "bob": ("builder", False), "admin": ("overseer", True)}
 ADMINISTRATORS = "administrators"
@@ -54,7 +64,8 @@ options = QuartBackend(
     absolute_timeout=WEEK,
     allowed_hosts=hosts.split(",") if hosts else None,
 )
-app = Dash(__name__, backend=options, websocket_callbacks=True, assets_folder="assets/demo", title="Windward",
+# Not __name__: run as a script, the server would keep its files in whatever is the current folder.
+app = Dash("quart_app", backend=options, websocket_callbacks=True, assets_folder="assets/demo", title="Windward",
            use_pages=True, pages_folder="", update_title="")  # fmt: skip
 app.config.suppress_callback_exceptions = True  # the layout depends on the visitor: Dash cannot check it beforehand
 backend = QuartBackend.of(app)
@@ -131,12 +142,344 @@ LOGIN_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><titl
   <label>Password <input name="password" type="password" required autocomplete="current-password"></label>
   <button>Sign in</button></form><p><a href="/status">Status, for everybody</a></p></main></body></html>"""
 
-# ------------------------------------------------------------------------------------------------- what is on a page
+# ------------------------------------------------------------------------------------------------------------ pages
+
+
+def card(id: str, title: str, *content: Any) -> html.Section:
+    return html.Section([html.H2(title), *content], className="card", id=id)
+
+
+def page(title: str, *cards: Any) -> html.Div:
+    return html.Div([html.H1(title), html.Div(cards, className="cards")], className="page")
+
+
+def table(*head: str, rows: list[list[Any]]) -> html.Table:
+    labels: list[Any] = [{"data-label": name} for name in head]  # where the screen is narrow, each cell has its own
+    body = [html.Tr([html.Td(cell, **label) for cell, label in zip(row, labels, strict=True)]) for row in rows]
+    return html.Table([html.Thead(html.Tr([html.Th(name, scope="col") for name in head])), html.Tbody(body)])
 
 
 def links(path: str | None = None) -> list[html.Li]:
     """The navigation, made for who looks at it."""
-    pages = {"/": "Dashboard", "/account": "Account", "/admin": "Administration", "/status": "Status"}
-    hidden = {"/account", "/admin"} if current_session() is None else {"/admin"} - {f"/{g}" for g in ()}
     here: Any = {"aria-current": "page"}
+    pages = {"/": "Dashboard", "/status": "Status"}
+    if current_session():
+        pages["/account"] = "Account"
+    if ADMINISTRATORS in (list_groups() or ()):
+        pages["/admin"] = "Admin"
     return [html.Li(dcc.Link(text, href=href), **(here if href == path else {})) for href, text in pages.items()]
+
+
+def layout() -> html.Div:
+    """What is around every page. Made for each visitor: what is the administrators' is in nobody else's page."""
+    sign_in = html.A("Sign in", href="/login?next=/status", className="button")
+    sign_out = html.Form(html.Button("Sign out", id="sign-out"), action="/logout", method="POST")
+    live = html.Div([html.Span("Connecting", id="badge", role="status"), html.A("Reload", href="")], className="live")
+    nav = html.Nav(html.Ul(links(), id="links"))
+    brand = dcc.Link("Windward", href="/", className="brand")
+    header = html.Header([brand, nav, live, sign_out if current_session() else sign_in])
+    stores = [dcc.Store(id="connected"), dcc.Store(id="news"), dcc.Interval(id="beat", interval=500)]
+    notice = html.Div(id="notice", role="status")
+    return html.Div([dcc.Location(id="url"), header, html.Main(dash.page_container), notice, *stores])
+
+
+def chart() -> dcc.Graph:
+    return dcc.Graph(id="chart", config={"displayModeBar": False}, responsive=True)
+
+
+def dashboard(**_query: str) -> html.Div:  # Dash gives the query of the URL to every page's function
+    return page(
+        "Dashboard",
+        card("now", "Total output", html.Strong("...", id="total")),
+        card("time", "Server time, UTC", html.Strong("...", id="clock")),
+        card("me", "Signed in as", html.Strong(current_user.auth_id), dcc.Link("Where else?", href="/account")),
+        card("output", "Output, MW", chart()),
+        card("load", "Sites", html.Div(id="sites")),
+        card("calculator", "Calculator: wind speed, m/s", dcc.Input(id="wind", value="8.5"), html.P(id="power")),
+        card("yield", "Report", html.Progress(id="progress", max=100), html.Button("Prepare", id="run"), html.P(id="report")),
+    )  # fmt: skip
+
+
+def site(name: str = "", **_query: str) -> html.Div:
+    if name not in SITES:
+        return page("There is no such site", *(dcc.Link(one, href=f"/sites/{one}", className="card") for one in SITES))
+    this_hour = dt.datetime.now(dt.UTC).replace(minute=0, second=0, microsecond=0)
+    hours = [this_hour - dt.timedelta(hours=back) for back in range(1, 9)]
+    rows = [[f"{hour:%H:%M}", f"{mean(name, hour.timestamp()):.1f} MW"] for hour in hours]
+    return page(
+        name,
+        card("now", "Output", html.Strong("...", id="site-now")),
+        card("time", "Capacity", html.Strong(f"{CAPACITY} MW")),
+        card("output", "Output, MW", chart()),
+        card("history", "Mean of the hours before, UTC", table("Hour", "Output", rows=rows)),
+    )
+
+
+def account(**_query: str) -> html.Div:
+    everywhere = html.Button("Sign out everywhere else", id="elsewhere")
+    return page("Account", card("sessions", "Where you are signed in", html.Div(own_sessions(), id="mine"), everywhere))
+
+
+def admin(**_query: str) -> html.Div:
+    """An empty page: a protected callback fills it, for those who may see that. `visit` tells two visits apart."""
+    return page("Administration", dcc.Store(id="visit", data=secrets.token_hex(8)), html.Div(id="people"))
+
+
+def status(**_query: str) -> html.Div:
+    return page(
+        "Status",
+        card("now", "Total output", html.Strong("...", id="total")),
+        card("time", "Server time, UTC", html.Strong("...", id="clock")),
+        card("more", "For everybody", html.P("This page needs no login. What each site produces does.")),
+    )
+
+
+app.layout = layout
+register_page: Any = dash.register_page
+register_page("dashboard", path="/", title="Windward", layout=dashboard)
+register_page("site", path_template="/sites/<name>", title="Site - Windward", layout=site)
+register_page("account", path="/account", title="Account - Windward", layout=account)
+register_page("admin", path="/admin", title="Administration - Windward", layout=admin)
+register_page("status", path="/status", title="Status - Windward", layout=status)
+add_public_routes(app, ["/status"])  # all else needs a login
+
+
+@public_callback(Output("links", "children"), Output("notice", "children"), Input("url", "pathname"))
+def navigate(path: str) -> tuple[list[html.Li], str]:
+    return links(path), ""
+
+
+SCRIPTS = "windward"  # in assets/demo/page.js
+dash.clientside_callback(
+    ClientsideFunction(SCRIPTS, "badge"),
+    Output("badge", "children"), Output("badge", "className"), Input("news", "data"), Input("beat", "n_intervals"),
+)  # fmt: skip
+dash.clientside_callback(ClientsideFunction(SCRIPTS, "scroll"), Input("history", "id"))
+
+# ------------------------------------------------------------------------------------------------------ what is live
+
+
+def measure(site: str, moment: float) -> float:
+    """What a site produces: made up, but the same for everybody who looks."""
+    phase = 1.5 * list(SITES).index(site)
+    waves = (0.6, 17), (0.3, 4.1), (0.1, 1), (0.3, 9000)  # how high, and how many seconds long
+    return CAPACITY * (0.58 - 0.08 * phase + 0.28 * sum(high * math.sin(moment / long + phase) for high, long in waves))
+
+
+def mean(site: str, hour: float) -> float:
+    return sum(measure(site, hour + minute * 61) for minute in range(60)) / 60
+
+
+def figure(now: float, sites: list[str]) -> dict[str, Any]:
+    begin = dt.datetime.fromtimestamp(now - TICK * (POINTS - 1), dt.UTC).replace(tzinfo=None)
+    lines = [
+        {"name": site, "x0": begin, "dx": TICK * 1000, "line": {"color": SITES[site], "width": 2.5}, "mode": "lines",
+         "y": [round(measure(site, now - TICK * step), 1) for step in reversed(range(POINTS))]}
+        for site in sites
+    ]  # fmt: skip
+    return {"data": lines, "layout": CHART}
+
+
+async def ask(id: str, prop: str) -> Any:
+    """What the tab shows that called; one that is asleep says it when it wakes up."""
+    while ctx.websocket is not None:
+        with contextlib.suppress(TimeoutError):
+            return await ctx.websocket.get_prop(id, prop)
+    return None
+
+
+@public_callback(persistent=True, websocket=True)
+async def pulse() -> None:
+    """Runs in every open page, for nobody in particular."""
+    while ctx.websocket is not None and not ctx.websocket.is_shutdown:
+        now = time.time()
+        await ctx.websocket.set_prop("news", "data", now)
+        if await ask("url", "pathname") in ("/", "/status"):
+            await ctx.websocket.set_prop("total", "children", f"{sum(measure(site, now) for site in SITES):.1f} MW")
+            await ctx.websocket.set_prop("clock", "children", f"{dt.datetime.now(dt.UTC):%H:%M:%S}")
+        await asyncio.sleep(TICK)
+
+
+@callback(persistent=True)
+async def stream() -> None:
+    """Runs in every open page of a user, and not a moment longer than its session."""
+    if ctx.websocket is None:
+        return
+    await ctx.websocket.set_prop("connected", "data", time.time())
+    while not ctx.websocket.is_shutdown:
+        path, now = await ask("url", "pathname"), time.time()
+        if path == "/":
+            values = {site: measure(site, now) for site in SITES}
+            rows = [[dcc.Link(site, href=f"/sites/{site}"), f"{mw:.1f} MW", html.Meter(value=f"{mw / CAPACITY:.2f}")]
+                    for site, mw in values.items()]  # fmt: skip
+            await ctx.websocket.set_prop("chart", "figure", figure(now, list(SITES)))
+            await ctx.websocket.set_prop("sites", "children", table("Site", "Output", "Load", rows=rows))
+        elif (name := str(path).removeprefix("/sites/")) in SITES:
+            await ctx.websocket.set_prop("chart", "figure", figure(now, [name]))
+            await ctx.websocket.set_prop("site-now", "children", f"{measure(name, now):.1f} MW")
+        await asyncio.sleep(TICK)
+
+
+@callback(Output("power", "children"), Input("wind", "value"))
+def power(text: str | None) -> str:  # not async: it runs in a thread, and delays nobody
+    try:
+        speed = float(text or "")
+    except ValueError:
+        return "Type a wind speed in m/s, such as 8.5"
+    return f"A turbine makes {min(4.2, 0.0026 * speed**3) if 3 <= speed <= 25 else 0:.2f} MW at {speed:g} m/s"
+
+
+@callback(
+    Output("report", "children"),
+    Input("run", "n_clicks"),
+    running=[(Output("run", "disabled"), True, False)],
+    prevent_initial_call=True,
+)
+async def report(_clicks: int) -> str:
+    for percent in range(0, 101, 2):
+        if ctx.websocket is not None:
+            await ctx.websocket.set_prop("progress", "value", str(percent))
+        await asyncio.sleep(0.05)
+    return f"{sum(measure(site, time.time()) for site in SITES) * 24:,.0f} MWh a day, if the wind stays"
+
+
+# --------------------------------------------------------------------------------- who is signed in, and ending that
+
+
+def browser(agent: str) -> str:
+    """What browsers say about themselves, in a person's words: "Firefox on Linux"."""
+    names = {"Edg": "Edge", "OPR": "Opera", "Firefox": "Firefox", "Chrom": "Chrome", "Safari": "Safari"}
+    systems = {"Android": "Android", "iPhone": "iPhone", "iPad": "iPad", "Windows": "Windows", "Mac OS": "macOS"}
+    name = next((name for mark, name in names.items() if mark in agent), "Something else")
+    system = next((name for mark, name in {**systems, "Linux": "Linux"}.items() if mark in agent), None)
+    return f"{name} on {system}" if system else name
+
+
+def seen(session: KnownSession) -> list[str]:
+    times = (f"{moment:%d %b %H:%M}" for moment in (session.since, session.last_seen))
+    return [*times, session.remote or "", browser(session.user_agent)]
+
+
+SEEN = ("Since, UTC", "Last seen", "From", "Browser")
+
+
+def own_sessions() -> html.Table:
+    rows = []
+    for one in backend.sessions(user=current_user.auth_id):
+        end = html.Button("Sign out", id={"sign-out": one.id})
+        rows.append([*seen(one), "this browser" if one == current_session() else end])
+    return table(*SEEN, "", rows=rows)
+
+
+def is_click() -> bool:
+    return bool(ctx.triggered[0]["value"])  # a button that has just come into the page triggers callbacks, too
+
+
+def told(what: str, receipt: Receipt) -> str:
+    return f"{what}. Connections closed: {receipt.closed}, in {receipt.slowest_ms:.1f} ms"
+
+
+NOTICE = Output("notice", "children", allow_duplicate=True)
+
+
+@callback(Output("mine", "children"), Input("notice", "children"), prevent_initial_call=True)
+def refresh(_notice: str) -> html.Table:
+    return own_sessions()
+
+
+@callback(NOTICE, Input({"sign-out": ALL}, "n_clicks"), prevent_initial_call=True)
+async def sign_out_there(_clicks: list[int | None]) -> Any:
+    if not is_click():
+        return no_update
+    own = {one.id: one for one in backend.sessions(user=current_user.auth_id)}
+    session = own.get(ctx.triggered_id["sign-out"])
+    if session is None:  # the id comes from the browser, which may send anybody's
+        abort(403)
+    return told("Signed out there", await backend.revoke(session=session, reason="signed out elsewhere"))
+
+
+@callback(NOTICE, Input("elsewhere", "n_clicks"), prevent_initial_call=True)
+async def sign_out_elsewhere(_clicks: int) -> Any:
+    if not is_click():
+        return no_update
+    receipt = backend.revoke(user=current_user.auth_id, keep=current_session(), reason="signed out elsewhere")
+    return told("Signed out everywhere else", await receipt)
+
+
+def people(sessions: list[list[str]], users: list[tuple[Any, ...]], nobodies: int, own: Session) -> list[Any]:
+    rows: list[list[Any]] = []
+    for user, *rest, id in sessions:
+        end = html.Button("End session", id={"do": "end", "to": id})
+        end_all = html.Button(f"End all of {user}", id={"do": "end-all", "to": user})
+        rows.append([user, *rest, "this browser" if id == own.id else html.Div([end, end_all], className="buttons")])
+    switches: list[list[Any]] = []
+    for name, is_admin in users:
+        state: Any = {"aria-checked": str(bool(is_admin)).lower(), "aria-label": f"{name} is an administrator"}
+        do = {"do": "switch", "to": name}
+        switches.append([name, html.Button(id=do, role="switch", disabled=name == own.user, **state)])
+    others = html.Button("End every session but mine", id={"do": "end-others", "to": ""})
+    without = html.P(f"Websockets of visitors without a login: {nobodies}", id="nobodies")
+    return [
+        card("sessions", "Sessions", table("User", *SEEN, "Websockets", "", rows=rows), others, without),
+        card("users", "Users", table("User", "Administrator", rows=switches)),
+    ]
+
+
+@protected_callback(
+    Output("people", "children"),
+    Input("connected", "data"),
+    Input("visit", "data"),
+    groups=[ADMINISTRATORS],
+    missing_permissions_output=html.P("Only administrators see what is here."),
+    persistent=True,
+)
+async def watch(connected: float | None, visit: str) -> Any:
+    """Runs while the page is shown to an administrator; `connected` starts it again when the websocket has come back."""
+    own, shown = current_session(), None
+    while ctx.websocket is not None and own is not None and connected and await ask("visit", "data") == visit:
+        counted = [(one, len(backend.connections(session=one))) for one in backend.sessions(all=True)]
+        sessions = sorted([str(one.user), *seen(one), str(count), one.id] for one, count in counted)
+        users = await asyncio.to_thread(sql, "SELECT name, admin FROM users ORDER BY name")
+        now = sessions, users, sum(one.session is None for one in backend.connections())
+        if now != shown:
+            await ctx.websocket.set_prop("people", "children", people(*now, own))
+            shown = now
+        await asyncio.sleep(TICK)
+    return no_update
+
+
+@protected_callback(
+    NOTICE,
+    Input({"do": ALL, "to": ALL}, "n_clicks"),
+    groups=[ADMINISTRATORS],
+    missing_permissions_output="Only administrators may do that",
+    prevent_initial_call=True,
+)
+async def administer(_clicks: list[int | None]) -> Any:
+    own = current_session()
+    if own is None or not is_click():
+        return no_update
+    match ctx.triggered_id:
+        case {"do": "end", "to": session}:
+            return told("Session ended", await backend.revoke(session=session, reason="ended by an administrator"))
+        case {"do": "end-all", "to": user}:
+            receipt = backend.revoke(user=user, keep=own, reason="ended by an administrator")
+            return told(f"All sessions of {user} ended", await receipt)
+        case {"do": "end-others"}:
+            receipt = backend.revoke(all=True, keep=own, reason="ended by an administrator")
+            return told("Every session but yours ended", await receipt)
+        case {"do": "switch", "to": user} if user != own.user:
+            await asyncio.to_thread(sql, "UPDATE users SET admin = NOT admin WHERE name = ?", user)
+            return told(f"The rights of {user} have changed", await backend.rights_changed(user))
+    return no_update
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, default=8050)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    config = Config.from_mapping(bind=f"127.0.0.1:{parser.parse_args().port}", errorlog=logging.getLogger("hypercorn"))
+    print(f"Open http://{config.bind[0]} and sign in as")  # noqa: T201
+    for name, (password, is_admin) in USERS.items():
+        print(f"  {name} with {password}{', the administrator' if is_admin else ''}", flush=True)  # noqa: T201
+    asyncio.run(serve(server, config))  # until SIGINT or SIGTERM

@@ -32,6 +32,7 @@ __all__ = [
     "WebsocketOptions",
     "app_context",
     "assets_endpoint",
+    "background_manager",
     "callback_context",
     "callback_list",
     "callback_traceback",
@@ -189,6 +190,11 @@ def assets_endpoint(app: Dash) -> str:
     """The endpoint of Dash's assets folder: of a blueprint that it registers before it sets the backend up."""
     prefix = app.config.routes_pathname_prefix.replace("/", "_").replace(".", "_")
     return f"{prefix}dash_assets.static"
+
+
+def background_manager(app: Dash) -> Any:
+    """The app's `background_callback_manager`; None if it has none."""
+    return app._background_manager
 
 
 def callback_context() -> dict[str, Any]:

@@ -30,6 +30,7 @@ from ._dash import (
     RequestAdapter,
     app_context,
     assets_endpoint,
+    background_manager,
     callback_list,
     callback_url,
     get_hooks,
@@ -37,6 +38,7 @@ from ._dash import (
     websocket_options,
 )
 from .browser import bundles, pages
+from .callbacks.jobs import Jobs
 from .callbacks.pool import Pool
 from .callbacks.run import Runner
 from .callbacks.websocket import props_payload
@@ -166,6 +168,7 @@ class QuartBackend(_Backend):
         )
         self._threads = self.options.callback_threads or dash_options.max_workers
         self._pool: Pool | None = None
+        self._jobs = Jobs(self._sessions, lambda job, name: self._extension.spawn(job, name=name))
         self._runner = Runner(dash_app, self.pool, self._sessions, self._guard)
         if self.options.protect_assets:
             endpoint = assets_endpoint(dash_app)
@@ -181,6 +184,7 @@ class QuartBackend(_Backend):
                 for function in self._first_requests:
                     await self.server.ensure_async(function)()
             self._guard.survey(callback_list(self._app))
+            self._jobs.adopt(self._app.callback_map, background_manager(self._app))
         except BaseException:
             before.undo()
             raise
@@ -397,16 +401,22 @@ class QuartBackend(_Backend):
             found = self._find(user=user, session=session, topic=topic)
         return tuple(connection for connection in found if connection.path == self._socket_path)
 
-    def sessions(self, user: str | None = None) -> tuple[KnownSession, ...]:
-        """The valid sessions of this server that are known, or one user's; the one that was seen last comes first.
+    def sessions(self, *, user: str | None = None, all: bool = False) -> tuple[KnownSession, ...]:
+        """The valid sessions of a user, or of all, that this server knows; the one that was seen last comes first.
 
         For an account page (ASVS 7.5.2): where a user is signed in, since when, from where and with which browser. Known
         is what was seen since it began, or in an earlier life of the server, with or without a connection: at most 1,000
         sessions of one user and 100,000 in all. Safe on the event loop and in a thread.
 
         Args:
-            user: whose; None for everybody's. A page for one user must not ask for None: look who is logged in first.
+            user: whose.
+            all: everybody's.
+
+        Raises:
+            TypeError: not exactly one of the two was given; nobody's `auth_id`, None, does not stand for everybody.
         """
+        if (user is not None) + all != 1:
+            raise TypeError("sessions() takes exactly one of user=, all=True")
         return self._sessions.known(user)
 
     def revoke(

@@ -66,8 +66,8 @@ class Config:
     """End a session this long after its login, however often it was renewed (ASVS 7.3.2). None: never."""
 
     broker: str | None = None
-    """Where revocations live: `sqlite:///absolute/path` or `memory:`. None: `DASH_QUART_WS_BROKER`, else a SQLite file
-    in the server's instance folder."""
+    """Where revocations, and who is signed in where, are kept: `sqlite:///absolute/path` or `memory:`. None:
+    `DASH_QUART_WS_BROKER`, else a SQLite file in the server's instance folder."""
 
     broker_timeout: float = 2.0
     """How long a logout's response, or a login's, waits for the broker."""

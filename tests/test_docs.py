@@ -270,7 +270,8 @@ def test_the_table_of_security_events_has_every_event_and_no_other() -> None:
     source = "".join(path.read_text("utf-8") for path in (ROOT / "dash_quart_ws").rglob("*.py"))
     events = re.findall(r'security\.(?:info|warning|error|log)\((?:\s*logging\.[^"]*,)?\s*"([a-z-]+)', source)
     assert len(events) == len(re.findall(r"security\.(?:info|warning|error|log)\(", source))
-    documented = [name for names, _ in rows(section(ROOT / "docs" / "security.md", "Records")) for name in NAME.findall(names)]
+    table = rows(section(ROOT / "docs" / "security.md", "Records"))
+    documented = [name for names, _ in table for name in NAME.findall(names)]
     assert sorted(documented) == sorted(set(events))
 
 

@@ -578,6 +578,20 @@ def test_a_background_jobs_handle_is_good_for_its_own_page_only(tmp_path: Any) -
         assert answer.json["response"] == {"job": {"children": "the job's result 1"}}, answer
 
 
+def test_a_job_that_a_script_has_started_is_nobody_elses(tmp_path: Any) -> None:
+    with serving(tmp_path, app=APP, env={"JOBS": str(tmp_path / "jobs")}) as server:
+        alice, bob = server.login("alice"), server.login("bob")
+        body = callback("job.children")
+        started = server.request("POST", CALLBACK, cookie=alice, body=body).json
+        url = f"{CALLBACK}?cacheKey={started['cacheKey']}&job={started['job']}"
+        again = server.login("alice")
+        for _ in range(100):
+            for cookie in (bob, again, None):
+                assert b"the job's result" not in server.request("POST", url, cookie=cookie, body=body).body
+        shown = server.request("POST", url, cookie=alice, body=body)
+        assert shown.json["response"] == {"job": {"children": "the job's result 1"}}
+
+
 def plain_cookie(name: str, server: Server) -> str:
     """A login of before this package was installed."""
     token = _AuthSerializer("only for tests, and long enough to be one", "quart auth salt").dumps(name)

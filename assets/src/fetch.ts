@@ -1,8 +1,11 @@
 /** Dash's own data routes, below the app's prefix. */
 const ROUTES = /^_dash-(update-component|layout|dependencies)$/;
 
+/** The header of an answer that is about the session, not a callback's own 401 or 409. */
+export const MARK = "Dash-Session";
+
 /**
- * See the status of each answer to a request for Dash's data. Requests and answers pass as they are: the function that
+ * See the status of each answer to a request for Dash's data that is about the session. Requests and answers pass as they are: the function that
  * was there is called with what it was given, by whoever wraps or replaces it.
  */
 export function watchFetch(prefix: URL, answered: (status: number) => void): void {
@@ -13,7 +16,8 @@ export function watchFetch(prefix: URL, answered: (status: number) => void): voi
       if (!ROUTES.test(targetOf(args[0]).replace(prefix.href, ""))) return answer;
       // The promise that is given back is also the one that is rejected, and noticed when nobody looks at it.
       return answer.then((response: Response) => {
-        queueMicrotask(() => answered(response.status)); // apart: whatever happens there, this is the answer
+        // Apart: whatever happens there, this is the answer.
+        if (response.headers.has(MARK)) queueMicrotask(() => answered(response.status));
         return response;
       });
     },

@@ -24,7 +24,7 @@ if (settings) {
   };
 
   watchFetch(prefix, (status) => answered(status, login));
-  watchWorker(ask);
+  watchWorker(page, ask, () => answered(409, login));
   for (const type of ["beforeunload", "pagehide", "submit"]) addEventListener(type, underWay, true);
   addEventListener("pageshow", ({ persisted }) => {
     if (persisted) {

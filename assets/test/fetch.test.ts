@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, test, vi } from "vitest";
-import { watchFetch } from "../src/fetch";
+import { MARK, watchFetch } from "../src/fetch";
 
 const PREFIX = new URL("https://dash.example/app/");
 const seen = vi.fn<(status: number) => void>();
@@ -8,7 +8,7 @@ const native = vi.fn<typeof fetch>();
 beforeEach(() => {
   document.head.replaceChildren();
   seen.mockReset();
-  native.mockReset().mockImplementation(async () => new Response("body", { status: 401 }));
+  native.mockReset().mockImplementation(async () => new Response("body", { status: 401, headers: { [MARK]: "required" } }));
   vi.stubGlobal("fetch", native);
 });
 
@@ -57,9 +57,16 @@ describe("nothing else is seen", () => {
   });
 });
 
+test("a callback's own 401 or 409 is its own affair", async () => {
+  native.mockImplementation(async () => new Response("mine", { status: 409 }));
+  watchFetch(PREFIX, seen);
+  expect((await fetch("/app/_dash-update-component")).status).toBe(409);
+  expect(seen).not.toHaveBeenCalled();
+});
+
 describe("fetch is what it was", () => {
   test("each answer is the very one, with its body unread", async () => {
-    const answer = new Response("body", { status: 409 });
+    const answer = new Response("body", { status: 409, headers: { [MARK]: "stale" } });
     native.mockResolvedValue(answer);
     watchFetch(PREFIX, seen);
     const got = await fetch("/app/_dash-layout");
@@ -69,7 +76,7 @@ describe("fetch is what it was", () => {
   });
 
   test("an answer is given before its body has come", async () => {
-    native.mockResolvedValue(new Response(new ReadableStream({ pull: () => new Promise(() => {}) }), { status: 401 }));
+    native.mockResolvedValue(new Response(new ReadableStream({ pull: () => new Promise(() => {}) }), { status: 401, headers: { [MARK]: "required" } }));
     watchFetch(PREFIX, seen);
     expect((await fetch("/app/_dash-layout")).status).toBe(401);
   });
@@ -124,7 +131,7 @@ describe("an app may wrap fetch as well", () => {
     const inner = window.fetch;
     window.fetch = async (...args) => {
       const answer = await inner(...args);
-      return new Response(`${await answer.text()} wrapped`, { status: answer.status });
+      return new Response(`${await answer.text()} wrapped`, { status: answer.status, headers: answer.headers });
     };
   };
 

@@ -1,3 +1,4 @@
+import { MARK } from "../src/fetch";
 import { beforeEach, describe, expect, test, vi } from "vitest";
 import { keepListenersApart } from "./listeners";
 
@@ -14,7 +15,7 @@ async function open(settings: unknown = SETTINGS, statuses: Record<string, numbe
   native.mockReset().mockImplementation(async (input) => {
     const status = Object.entries(statuses).find(([part]) => String(input).includes(part))?.[1] ?? 200;
     if (status instanceof Error) throw status;
-    return new Response(null, { status });
+    return new Response(null, { status, headers: status === 200 ? {} : { [MARK]: "about the session" } });
   });
   if (settings !== null) {
     const meta = document.createElement("meta");
@@ -131,7 +132,7 @@ describe("a page that comes back as it was left", () => {
 
 describe("a page whose socket has ended", () => {
   test("asks why, and goes to the login", async () => {
-    const port = new EventTarget();
+    const port = Object.assign(new EventTarget(), { postMessage: vi.fn() });
     vi.stubGlobal("SharedWorker", function SharedWorker() {
       return { port };
     });

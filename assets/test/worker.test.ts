@@ -1,10 +1,12 @@
 import { beforeEach, describe, expect, test, vi } from "vitest";
-import { SPREAD, watchWorker } from "../src/worker";
+import { SPREAD, STALE, watchWorker } from "../src/worker";
 import { keepListenersApart } from "./listeners";
+
+const posted = vi.fn<(...sent: unknown[]) => void>();
 
 /** Stands for the browser's: jsdom has none. */
 class BrowserWorker {
-  readonly port = Object.assign(new EventTarget(), { start: vi.fn(), onmessage: null });
+  readonly port = Object.assign(new EventTarget(), { start: vi.fn(), onmessage: null, postMessage: posted });
   constructor(
     readonly url: string | URL,
     readonly options?: string | WorkerOptions,
@@ -12,17 +14,20 @@ class BrowserWorker {
 }
 
 const ask = vi.fn<() => void>();
+const stale = vi.fn<() => void>();
 
 keepListenersApart();
 beforeEach(() => {
   vi.useFakeTimers();
   ask.mockReset();
+  stale.mockReset();
+  posted.mockReset();
   vi.stubGlobal("SharedWorker", BrowserWorker);
   see(true);
 });
 
 function start(options: string | WorkerOptions | undefined = { name: "dash-ws-worker" }): SharedWorker {
-  watchWorker(ask);
+  watchWorker("token", ask, stale);
   return new SharedWorker("/worker.js", options);
 }
 
@@ -101,6 +106,46 @@ describe("Dash's worker says that its socket has ended", () => {
   });
 });
 
+describe("what the page asks is asked for its own session", () => {
+  const request = { type: "callback_request", rendererId: "tab", requestId: "1", payload: { output: "a.b", inputs: [] } };
+
+  test("a callback request carries the page token", () => {
+    start().port.postMessage(request);
+    expect(posted.mock.calls).toEqual([[{ ...request, payload: { ...request.payload, endId: "token" } }]]);
+    expect(request.payload).not.toHaveProperty("endId");
+  });
+
+  test.each([{ type: "connect", serverUrl: "ws://x" }, { type: "get_props_response", payload: { a: 1 } }, null, "x"])(
+    "all else passes as it is: %j",
+    (message) => {
+      const port = new ArrayBuffer(1);
+      start().port.postMessage(message, [port]);
+      expect(posted.mock.calls).toEqual([[message, [port]]]);
+    },
+  );
+
+  test("the app's own workers get what they are sent", () => {
+    watchWorker("token", ask, stale);
+    new SharedWorker("/theirs.js").port.postMessage(request);
+    expect(posted.mock.calls).toEqual([[request]]);
+  });
+
+  test("an answer that the page is another session's is heard", () => {
+    say(start(), { type: "callback_response", rendererId: "tab", payload: { status: "error", message: STALE } });
+    expect(stale).toHaveBeenCalledTimes(1);
+  });
+
+  test.each([
+    { type: "callback_response", payload: { status: "ok", data: {} } },
+    { type: "callback_response", payload: { status: "error", message: "Callback failed (error 1)" } },
+    { type: "callback_response" },
+    { type: "set_props", payload: { message: STALE } },
+  ])("no other is: %j", (message) => {
+    say(start(), message);
+    expect(stale).not.toHaveBeenCalled();
+  });
+});
+
 describe("Dash's worker is not disturbed", () => {
   test("its port is started, and heard, by Dash alone", () => {
     const worker = start();
@@ -116,7 +161,7 @@ describe("Dash's worker is not disturbed", () => {
 
 describe("the app's own workers are left alone", () => {
   test.each([undefined, "theirs", { name: "theirs" }, {}, { name: "" }])("named by %j", (options) => {
-    watchWorker(ask);
+    watchWorker("token", ask, stale);
     const worker = new SharedWorker("/theirs.js", options);
     say(worker, disconnected);
     vi.advanceTimersByTime(SPREAD);
@@ -132,7 +177,7 @@ describe("the app's own workers are left alone", () => {
   });
 
   test("they are SharedWorkers, their subclasses too", () => {
-    watchWorker(ask);
+    watchWorker("token", ask, stale);
     class Theirs extends SharedWorker {
       readonly own: string;
       constructor(url: string) {
@@ -152,7 +197,7 @@ describe("the app's own workers are left alone", () => {
 
 test("a browser without SharedWorker stays without", () => {
   vi.stubGlobal("SharedWorker", undefined);
-  watchWorker(ask);
+  watchWorker("token", ask, stale);
   see(true);
   expect(window.SharedWorker).toBeUndefined();
   expect(ask).not.toHaveBeenCalled();

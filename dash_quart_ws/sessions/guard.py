@@ -49,6 +49,9 @@ OPEN_RULES = (
 """Rules below an app's prefix that need no login: code from packages, whether a page is still current, an icon, and a
 hash that changes with the code."""
 
+SESSION_HEADER = "Dash-Session"
+"""Says that an answer is about the session: `required`, log in; `stale`, the page belongs to another one."""
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\\]")
 
 
@@ -259,8 +262,15 @@ class Guard:
                 if not _is_request(body) or self.refusal(None, body) is not None:
                     return await self._unauthorized()
             await self._know_rights(session)
-            answer = await _call(view)
-            return await self._unauthorized() if self._sessions.has_left() else await _never_stored(answer)
+            try:
+                answer = await _call(view)
+            except HTTPException:
+                if not self._sessions.has_left():
+                    raise  # the callback's own answer
+            else:
+                if not self._sessions.has_left():
+                    return await _never_stored(answer)
+            return await self._unauthorized()
 
         return guarded
 
@@ -278,7 +288,7 @@ class Guard:
             return None
         if session is None and self.active and pages.named_by(self._app, token) not in (None, pages.NOBODY):
             return await self._unauthorized()  # whose page it was is logged in no more
-        return await _never_stored((jsonify({"error": STALE_PAGE}), 409))
+        return await _about_session("stale", jsonify({"error": STALE_PAGE}), 409)
 
     def _wrap(
         self,
@@ -332,7 +342,8 @@ class Guard:
         return await _never_stored(redirect(location, 302))
 
     async def _unauthorized(self, *_args: Any, **_kwargs: Any) -> Response:
-        return await _never_stored((jsonify({"error": "login required", "login_url": self.login_path()}), 401))
+        body = jsonify({"error": "login required", "login_url": self.login_path()})
+        return await _about_session("required", body, 401)
 
     def login_path(self) -> str | None:
         """Path of the login page as the browser has to ask for it; None where there is none."""
@@ -376,6 +387,13 @@ async def _never_stored(answer: Any) -> Response:
     response: Any = await make_response(answer)
     response.headers["Cache-Control"] = "no-store"
     return cast("Response", response)
+
+
+async def _about_session(what: str, body: Response, status: int) -> Response:
+    """An answer that our page script acts on; a callback's own 401 or 409 is nothing to it."""
+    response = await _never_stored((body, status))
+    response.headers[SESSION_HEADER] = what
+    return response
 
 
 def safe_next(default: str = "/", *, search: str | None = None) -> str:

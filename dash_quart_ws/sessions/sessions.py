@@ -273,6 +273,19 @@ class Sessions:
             abort(403, "the user's rights have changed")
         return task.result()
 
+    async def is_over_within(self, seconds: float, session: Session) -> bool:
+        """Wait for a session's end, for so long at most: whether it is over."""
+        task, ended = asyncio.current_task(), asyncio.get_running_loop().create_future()
+        assert task is not None  # noqa: S101 - it is awaited
+        self._work[task] = ((session,), ended)
+        try:
+            if self.ending_of(session) is None:
+                ends_in = max(self.deadline(session) - time.time(), 0.0) + TICK
+                await asyncio.wait({ended}, timeout=min(ends_in, seconds))
+        finally:
+            del self._work[task]
+        return self.ending_of(session) is not None
+
     async def depart(self) -> None:
         """Act on what the view did: log out, log in, renew. Before quart-auth writes its cookie; in a request context."""
         for extension, visit in self.visits().items():

@@ -11,7 +11,7 @@ from quart import Quart
 from dash_quart_ws.browser import bundles
 from tests.server import ROOT
 
-LIMIT = 1_500
+LIMIT = 2_000
 """Bytes of the page script, compressed: every page waits for it."""
 
 PAGE = bundles.page()

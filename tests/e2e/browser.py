@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from selenium import webdriver
 from selenium.webdriver.common.by import By
@@ -34,6 +34,11 @@ FLAGS = (
 )
 PATIENCE = 20.0
 """Seconds for a state of the page: the machine may be busy."""
+
+
+PRESS = """const button = document.evaluate(arguments[0], document, null, 9).singleNodeValue;
+button?.click();
+return Boolean(button);"""
 
 
 class Browser:
@@ -86,9 +91,9 @@ class Browser:
 
     @property
     def place(self) -> str:
-        """Path and query of the page."""
+        """Path, query and fragment of the page."""
         parts = urlsplit(self.driver.current_url)
-        return f"{parts.path}?{parts.query}" if parts.query else parts.path
+        return urlunsplit(("", "", *parts[2:]))
 
     def fill_in(self, name: str, password: str) -> None:
         """The form of the login page."""
@@ -97,13 +102,26 @@ class Browser:
         self.driver.find_element(By.CSS_SELECTOR, "form button").click()
 
     def sign_in(self, name: str, path: str = "/") -> None:
-        """Through the login page, until the dashboard is live."""
+        """Through the login page, until the page is live."""
         self.open(path)
         self.fill_in(name, self.demo.password(name))
         self.wait_for_badge("Live")
 
+    def wait_for_place(self, place: str) -> None:
+        self.wait_for(lambda: self.place == place, f"the page at {place}")
+
     def click(self, id: str) -> None:
         self.driver.find_element(By.ID, id).click()
+
+    def follow(self, text: str) -> None:
+        """Click a link of the navigation."""
+        self.wait_for(lambda: text in self.navigation, f"a link to {text}")
+        self.driver.find_element(By.XPATH, f"//nav//a[.='{text}']").click()
+
+    def press(self, row: str, button: str) -> None:
+        """Click a button in the first row of a table that holds a text. The table may be made anew at any time."""
+        path = f"//tr[td[.='{row}']]//button[.='{button}' or @role='{button}']"
+        self.wait_for(lambda: self.js(PRESS, path), f"the button {button!r} of {row!r}")
 
     # ------------------------------------------------------------------------------------------------- looking
 
@@ -121,6 +139,19 @@ class Browser:
             None if body is None else json.dumps(body),
         )
         return status, text
+
+    @property
+    def navigation(self) -> list[str]:
+        """What the header leads to."""
+        return self.js("return [...document.querySelectorAll('nav a')].map(link => link.textContent)")
+
+    def rows(self, id: str) -> list[list[str]]:
+        """The cells of a table in a component."""
+        return self.js(
+            "return [...document.querySelectorAll(`#${arguments[0]} tbody tr`)]"
+            ".map(row => [...row.cells].map(cell => cell.textContent))",
+            id,
+        )
 
     def text(self, id: str) -> str:
         """The text of a component; empty when it is not there."""

@@ -12,7 +12,7 @@ from ..server import ROOT, Server, free_port, wait_for
 if TYPE_CHECKING:
     from pathlib import Path
 
-NO_SETTINGS = {"DASH_QUART_WS_BROKER": "", "DEMO_SECRET_KEY": "", "DEMO_HTTPS": ""}
+NO_SETTINGS = {"DASH_QUART_WS_BROKER": "", "DEMO_SECRET_KEY": "", "DEMO_HTTPS": "", "DEMO_HOSTS": ""}
 
 
 class Demo:

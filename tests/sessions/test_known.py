@@ -85,14 +85,14 @@ async def end(site: Site, cookie: str, how: str) -> None:
 async def test_a_session_is_listed_from_its_login_on_with_where_it_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(time.time()).install(monkeypatch)
     async with Site() as site:
-        assert site.backend.sessions() == ()
+        assert site.backend.sessions(all=True) == ()
         began = clock.now
         cookie = (await site.get("/login/alice", headers={"User-Agent": FIREFOX})).cookie
-        (at_login,) = site.backend.sessions()
+        (at_login,) = site.backend.sessions(all=True)
         assert (at_login.user, at_login.user_agent, at_login.remote) == ("alice", FIREFOX, "<local>")
         clock.advance(5)
         session = await visit(site, cookie, CHROME)
-        (now,) = site.backend.sessions()
+        (now,) = site.backend.sessions(all=True)
         assert now.id == at_login.id == session
         assert (now.since.timestamp(), now.last_seen.timestamp()) == (began, began + 5)
         assert now.since.tzinfo == now.last_seen.tzinfo == dt.UTC
@@ -109,11 +109,11 @@ async def test_one_users_sessions_are_listed_without_anybody_elses(monkeypatch: 
         for cookie in (bob, laptop, phone):
             clock.advance(1)
             expected.insert(0, await visit(site, cookie))
-        assert ids(site.backend.sessions()) == expected
+        assert ids(site.backend.sessions(all=True)) == expected
         assert ids(site.backend.sessions(user="alice")) == expected[:2]
         clock.advance(1)
         await visit(site, laptop)
-        assert ids(site.backend.sessions("alice")) == [expected[1], expected[0]]
+        assert ids(site.backend.sessions(user="alice")) == [expected[1], expected[0]]
         assert site.backend.sessions(user="nobody") == ()
 
 
@@ -128,7 +128,7 @@ async def test_nobody_and_forgers_are_not_listed() -> None:
         await site.get("/me")
         await site.get("/me", "QUART_AUTH=" + plain_token("alice", "another secret altogether"))
         await site.get("/me", "QUART_AUTH=x.y.z")
-        assert site.backend.sessions() == ()
+        assert site.backend.sessions(all=True) == ()
 
 
 async def test_only_sessions_of_the_extension_that_dash_follows_are_listed() -> None:
@@ -140,7 +140,7 @@ async def test_only_sessions_of_the_extension_that_dash_follows_are_listed() -> 
             await socket.send_json(click())
             await socket.receive()
         assert (await site.get("/admin/me", admin)).json["user"] == "alice"
-        assert ids(site.backend.sessions()) == [(await site.me(alice))[1]]
+        assert ids(site.backend.sessions(all=True)) == [(await site.me(alice))[1]]
 
 
 async def test_a_bearer_token_is_listed_from_when_it_is_made_until_it_is_revoked() -> None:
@@ -149,9 +149,9 @@ async def test_a_bearer_token_is_listed_from_when_it_is_made_until_it_is_revoked
         (made,) = site.backend.sessions(user="alice")
         headers = {"Authorization": f"Bearer {token}", "User-Agent": "a script/1.0"}
         assert await site.me(headers=headers) == ("alice", made.id)
-        assert [one.user_agent for one in site.backend.sessions()] == ["a script/1.0"]
+        assert [one.user_agent for one in site.backend.sessions(all=True)] == ["a script/1.0"]
         await site.get("/logout", headers=headers)
-        assert site.backend.sessions() == ()
+        assert site.backend.sessions(all=True) == ()
 
 
 @pytest.mark.parametrize("idle_timeout", [None, 600.0])
@@ -165,15 +165,15 @@ async def test_a_websocket_and_each_callback_over_it_is_activity(
         clock.advance(10)
         async with site.websocket(cookie, headers={"User-Agent": CHROME}) as socket:
             assert await is_open(socket)
-            (seen,) = site.backend.sessions()
+            (seen,) = site.backend.sessions(all=True)
             assert (seen.last_seen.timestamp(), seen.user_agent) == (clock.now, CHROME)
             opened = clock.now
             clock.advance(10)
             assert await is_open(socket)  # a heartbeat is no activity
-            assert site.backend.sessions()[0].last_seen.timestamp() == opened
+            assert site.backend.sessions(all=True)[0].last_seen.timestamp() == opened
             await socket.send_json(click())
             await socket.receive()
-            (seen,) = site.backend.sessions()
+            (seen,) = site.backend.sessions(all=True)
             assert (seen.last_seen.timestamp(), seen.user_agent) == (clock.now, CHROME)
 
 
@@ -181,16 +181,16 @@ async def test_a_renewal_keeps_the_session_and_gives_it_its_new_expiry(monkeypat
     clock = Clock(time.time()).install(monkeypatch)
     async with Site(config={"QUART_AUTH_DURATION": 100}) as site:
         cookie = await site.login("alice")
-        (before,) = site.backend.sessions()
+        (before,) = site.backend.sessions(all=True)
         clock.advance(60)
         renewed = (await site.get("/renew", cookie)).cookie
-        (after,) = site.backend.sessions()
+        (after,) = site.backend.sessions(all=True)
         assert after == before
         assert (after.since, after.expires) == (before.since, before.expires + dt.timedelta(seconds=60))
         await visit(site, cookie)  # the copy from before the renewal, in another tab
-        assert site.backend.sessions()[0].expires == after.expires
+        assert site.backend.sessions(all=True)[0].expires == after.expires
         clock.advance(50)  # beyond the first cookie's end
-        assert ids(site.backend.sessions()) == [before.id]
+        assert ids(site.backend.sessions(all=True)) == [before.id]
         assert not await site.is_nobody(renewed)
 
 
@@ -203,8 +203,8 @@ async def test_a_user_id_of_any_kind_is_listed_and_found(user: Any, tmp_path: Pa
         assert [one.user for one in site.backend.sessions(user=user)] == [str(user)]
     async with Site(broker=broker) as site:
         assert [(one.id, one.user) for one in site.backend.sessions(user=user)] == [(session, str(user))]
-        await site.backend.revoke(session=site.backend.sessions()[0])
-        assert site.backend.sessions() == ()
+        await site.backend.revoke(session=site.backend.sessions(all=True)[0])
+        assert site.backend.sessions(all=True) == ()
         assert await site.is_nobody(cookie)
 
 
@@ -221,7 +221,7 @@ async def test_a_user_whose_class_changes_the_id_is_listed_under_either_as_revok
         await visit(site, cookie)
         assert [one.user for one in site.backend.sessions(user=by)] == ["alice"]
         await site.backend.revoke(user=by)
-        assert site.backend.sessions() == ()
+        assert site.backend.sessions(all=True) == ()
 
 
 async def test_sessions_may_be_asked_for_in_a_thread_and_before_anybody_has_come(tmp_path: Path) -> None:
@@ -230,7 +230,7 @@ async def test_sessions_may_be_asked_for_in_a_thread_and_before_anybody_has_come
         session = await visit(site, await site.login("alice"))
     async with Site(broker=broker) as site:
         assert ids(await asyncio.to_thread(site.backend.sessions, user="alice")) == [session]
-        assert ids(site.backend.sessions()) == [session]
+        assert ids(site.backend.sessions(all=True)) == [session]
 
 
 # ---------------------------------------------------------------------------------------- what is not, or no longer
@@ -279,9 +279,9 @@ async def test_sign_out_everywhere_else_leaves_the_one_that_is_kept() -> None:
         here, there = await site.login("alice"), await site.login("alice")
         kept = await visit(site, here)
         await visit(site, there)
-        own = next(one for one in site.backend.sessions() if one.id == kept)
+        own = next(one for one in site.backend.sessions(all=True) if one.id == kept)
         await site.backend.revoke(user="alice", keep=own)
-        assert site.backend.sessions() == (own,)
+        assert site.backend.sessions(all=True) == (own,)
         assert await site.is_nobody(there)
         assert not await site.is_nobody(here)
 
@@ -291,9 +291,9 @@ async def test_a_session_that_expires_is_not_listed_while_nobody_looks(monkeypat
     async with Site(config={"QUART_AUTH_DURATION": 100}) as site:
         await site.login("alice")
         clock.advance(99)
-        assert len(site.backend.sessions()) == 1
+        assert len(site.backend.sessions(all=True)) == 1
         clock.advance(2)
-        assert site.backend.sessions() == ()
+        assert site.backend.sessions(all=True) == ()
 
 
 async def test_a_session_that_is_idle_for_too_long_is_not_listed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,9 +301,9 @@ async def test_a_session_that_is_idle_for_too_long_is_not_listed(monkeypatch: py
     async with Site(idle_timeout=60.0) as site:
         await visit(site, await site.login("alice"))
         clock.advance(59)
-        assert len(site.backend.sessions()) == 1
+        assert len(site.backend.sessions(all=True)) == 1
         clock.advance(2)
-        assert site.backend.sessions() == ()
+        assert site.backend.sessions(all=True) == ()
 
 
 async def test_a_shorter_absolute_timeout_holds_for_what_an_earlier_life_knew(
@@ -315,9 +315,9 @@ async def test_a_shorter_absolute_timeout_holds_for_what_an_earlier_life_knew(
         cookie = await site.login("alice")
     clock.advance(200)
     async with Site(broker=broker, absolute_timeout=300.0) as site:
-        assert len(site.backend.sessions()) == 1
+        assert len(site.backend.sessions(all=True)) == 1
         clock.advance(101)
-        assert site.backend.sessions() == ()
+        assert site.backend.sessions(all=True) == ()
         assert await site.is_nobody(cookie)
 
 
@@ -328,7 +328,7 @@ async def test_a_login_that_a_ban_overtakes_is_not_listed() -> None:
         await site.backend.revoke(user="alice")
         site.go_on.set()
         await login
-        assert site.backend.sessions() == ()
+        assert site.backend.sessions(all=True) == ()
         assert len(registry(site)) == 0
 
 
@@ -344,7 +344,7 @@ async def test_a_login_that_cannot_be_signed_is_not_listed(user: Any) -> None:
     async with site:
         site.server.config["PROPAGATE_EXCEPTIONS"] = False
         assert (await site.get("/odd-login")).status == 500
-        assert site.backend.sessions() == ()
+        assert site.backend.sessions(all=True) == ()
 
 
 async def test_a_renewal_that_a_revocation_overtakes_does_not_list_its_session_again() -> None:
@@ -352,10 +352,10 @@ async def test_a_renewal_that_a_revocation_overtakes_does_not_list_its_session_a
         cookie = await site.login("alice")
         renewal = asyncio.create_task(site.get("/slow-renew", cookie))
         await site.entered.wait()
-        await site.backend.revoke(session=site.backend.sessions()[0])
+        await site.backend.revoke(session=site.backend.sessions(all=True)[0])
         site.go_on.set()
         await renewal
-        assert site.backend.sessions() == ()
+        assert site.backend.sessions(all=True) == ()
         assert len(registry(site)) == 0
 
 
@@ -370,13 +370,13 @@ async def test_a_stopped_server_forgets_nothing(monkeypatch: pytest.MonkeyPatch,
         for browser in (FIREFOX, CHROME, "yet another/1.0"):
             clock.advance(1)
             await visit(site, cookie, browser)
-        before = site.backend.sessions()
+        before = site.backend.sessions(all=True)
     async with Site(broker=broker) as site:
-        assert fields(site.backend.sessions()) == fields(before)
+        assert fields(site.backend.sessions(all=True)) == fields(before)
         assert before[0].user_agent == "yet another/1.0"
         clock.advance(1)
         assert await visit(site, cookie) == before[0].id
-        assert fields(site.backend.sessions()) != fields(before)
+        assert fields(site.backend.sessions(all=True)) != fields(before)
 
 
 async def test_a_process_that_dies_forgets_a_minute_at_most(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -387,7 +387,7 @@ async def test_a_process_that_dies_forgets_a_minute_at_most(monkeypatch: pytest.
         for _ in range(40):
             clock.advance(7)
             await visit(site, cookie)
-        (before,) = site.backend.sessions()
+        (before,) = site.backend.sessions(all=True)
         (after,) = after_a_crash(site, path)
         assert 0 <= before.last_seen.timestamp() - after.last_seen < SAVE_EVERY
 
@@ -407,7 +407,7 @@ async def test_a_renewal_is_stored_at_once_and_a_change_of_browser_too(
         renewed = (await site.get("/renew", other, headers={"User-Agent": FIREFOX})).cookie
         session = await visit(site, renewed)
         (after,) = [one for one in after_a_crash(site, path) if one.id == session]
-        (before,) = [one for one in site.backend.sessions() if one.id == session]
+        (before,) = [one for one in site.backend.sessions(all=True) if one.id == session]
         assert before.expires.timestamp() - after.expires < SAVE_EVERY
 
 
@@ -422,7 +422,7 @@ async def test_a_store_that_fails_hurts_no_request_and_is_said_once(
         cookies = [await site.login(f"user{number}") for number in range(5)]
         for cookie in cookies:
             assert not await site.is_nobody(cookie)
-        assert len(site.backend.sessions()) == 5
+        assert len(site.backend.sessions(all=True)) == 5
         receipt = await site.backend.revoke(user="user0")
         assert receipt.confirmed == 1
     said = [record for record in caplog.records if record.name == "dash_quart_ws.broker"]
@@ -471,7 +471,7 @@ async def test_a_client_that_says_nothing_of_itself_is_listed_as_such() -> None:
         headers = {"Cookie": cookie, "Host": "localhost", "Origin": "http://localhost"}
         async with InProcessSocket(site.server, "/_dash-ws-callback", headers=headers) as socket:
             assert await is_open(socket)
-            (one,) = site.backend.sessions()
+            (one,) = site.backend.sessions(all=True)
             assert one.user_agent == ""
             assert one.remote == "127.0.0.1"
     registry = SessionRegistry()
@@ -506,7 +506,7 @@ async def test_the_current_session_is_found_among_those_that_are_listed() -> Non
     @site.server.get("/others")
     async def others() -> Any:
         own = current_session()
-        return {"others": [one.id for one in site.backend.sessions() if one != own]}
+        return {"others": [one.id for one in site.backend.sessions(all=True) if one != own]}
 
     async with site:
         here, there = await site.login("alice"), await site.login("alice")

@@ -10,16 +10,17 @@ import threading
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
-from dash import Input, Output, ctx, dcc, html
+from dash import Input, Output, html
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dash_quart_ws import CloseCode, ConfigurationError, GroupsUnknown, list_groups, protected_callback, public_callback
+from dash_quart_ws.sessions import access
 from dash_quart_ws.sessions import rights as module
-from dash_quart_ws.sessions.rights import Groups, Requirement, Rights, note
+from dash_quart_ws.sessions.rights import Groups, Requirement, note
 
 from ..asgi import Closed
-from .site import Site, ending, is_open, until
+from .site import Site, is_open, until
 
 if TYPE_CHECKING:
     from ..asgi import InProcessSocket
@@ -127,7 +128,7 @@ def body(name: str, value: Any = 1) -> dict[str, Any]:
 def given_by(reply: Reply, name: str) -> Any:
     """What a callback over HTTP has set; None where nothing changes."""
     assert reply.status in (200, 204), reply
-    return reply.json["response"][name]["children"] if reply.status == 200 else None
+    return reply.json["response"].get(name, {}).get("children") if reply.status == 200 else None
 
 
 async def ask(socket: InProcessSocket, name: str, value: Any = 1, id: str = "1") -> None:
@@ -160,7 +161,7 @@ async def call(socket: InProcessSocket, name: str, value: Any = 1, id: str = "1"
     if payload["status"] == "prevent_update":
         return None
     assert payload["status"] == "ok", payload
-    return payload["data"]["response"][name]["children"]
+    return payload["data"]["response"].get(name, {}).get("children")
 
 
 async def how_it_ended(socket: InProcessSocket) -> tuple[int, str]:
@@ -738,6 +739,44 @@ async def test_a_callback_that_waits_for_a_thread_when_the_groups_change_does_no
         assert "trade" not in site.ran
 
 
+@pytest.mark.parametrize(("name", "where"), [("trade", access), ("seen", module)])
+async def test_a_thread_that_is_held_up_in_the_middle_of_its_look_does_not_go_on_with_the_old_groups(
+    name: str, where: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held_up, goes_on = threading.Event(), threading.Event()
+
+    def note_late(decision: Any) -> None:
+        held_up.set()
+        assert goes_on.wait(10)
+        note(decision)
+
+    monkeypatch.setattr(where, "note", note_late)
+    directory = Directory(alice=["traders"])
+    site = Roles(directory)
+    results = []
+
+    @protected_callback(Output("trade", "children"), GO, groups=["traders"], app=site.app)
+    def trade(value: Any) -> str:
+        return "traded"
+
+    @site.app.callback(Output("seen", "children"), GO)
+    def see(value: Any) -> str:
+        return f"seen {list_groups()}"
+
+    async with site, site.websocket(await site.login("alice")) as socket:
+        await ask(socket, name)
+        await until(held_up.is_set)
+        directory.groups["alice"] = []
+        await site.backend.rights_changed("alice")
+        goes_on.set()
+        try:
+            results.append(json.dumps(await answer(socket)))
+        except Closed as closed:
+            results.append(str(closed.code))
+    assert "traded" not in results[0]
+    assert "traders" not in results[0]
+
+
 async def test_an_answer_that_is_on_its_way_when_the_groups_change_counts_for_nothing() -> None:
     directory = Directory(alice=["traders"])
     directory.answers.clear()
@@ -902,14 +941,14 @@ async def test_a_source_that_fails_when_it_is_asked_again_ends_what_relied_on_gr
 async def test_without_a_source_every_connection_of_the_user_ends() -> None:
     async with Roles() as site:
         cookie = await site.login("alice")
-        async with site.websocket(cookie) as one, site.websocket(cookie) as two:
-            async with site.websocket(await site.login("bob")) as bobs:
-                for socket in (one, two, bobs):
-                    assert await is_open(socket)
-                assert (await site.backend.rights_changed("alice")).closed == 2
-                assert await how_it_ended(one) == RIGHTS_CHANGED
-                assert await how_it_ended(two) == RIGHTS_CHANGED
-                assert await is_open(bobs)
+        bobs = await site.login("bob")
+        async with site.websocket(cookie) as one, site.websocket(cookie) as two, site.websocket(bobs) as his:
+            for socket in (one, two, his):
+                assert await is_open(socket)
+            assert (await site.backend.rights_changed("alice")).closed == 2
+            assert await how_it_ended(one) == RIGHTS_CHANGED
+            assert await how_it_ended(two) == RIGHTS_CHANGED
+            assert await is_open(his)
         assert await site.refused_with(cookie) is None, "the session is as it was"
 
 

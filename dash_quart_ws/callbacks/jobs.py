@@ -1,0 +1,110 @@
+"""Background callbacks' jobs belong to a session: they end with it, and their results are nobody else's.
+
+Dash names a job's result by the callback and its arguments alone: two users who click the same button at the same time are
+handed one another's. And nothing ends a job whose user is gone. So each callback's manager is stood in for by one that
+knows on whose behalf it is asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from typing import TYPE_CHECKING, Any
+
+from dash import DiskcacheManager
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from ..connections.session import Session
+    from ..sessions.sessions import Sessions
+
+logger = logging.getLogger("dash_quart_ws.jobs")
+
+LOOK_EVERY = 5.0
+"""Seconds between two looks whether a job still runs, so that nobody waits for the end of its session any more."""
+
+
+class Jobs:
+    """The jobs of one app's sessions."""
+
+    def __init__(self, sessions: Sessions, spawn: Callable[[Coroutine[Any, Any, None], str], object]) -> None:
+        self._sessions = sessions
+        self._spawn = spawn
+
+    def adopt(self, callback_map: dict[str, Any], default: Any) -> None:
+        """Stand in for the manager of each background callback; `default` is the app's own."""
+        for spec in callback_map.values():
+            background = spec.get("background")
+            manager = background and (background.get("manager") or default)
+            if manager and not isinstance(manager, SessionManager):
+                background["manager"] = SessionManager(manager, self)
+
+    def owner(self, *, by_user: bool) -> str:
+        """Whom a result belongs to: the session at hand, or its user where results are kept to be used again."""
+        session = self._sessions.current()
+        if session is None:
+            return "nobody"
+        return f"user {session.user}" if by_user else f"session {session.id}"
+
+    def started(self, manager: Any, job: Any) -> None:
+        """A job has been started on behalf of the session at hand. From any thread."""
+        session = self._sessions.current()
+        if session is not None:
+            is_running = _watch(manager, job)
+            self._sessions.in_loop(lambda: self._spawn(self._mind(session, manager, job, is_running), f"job {job}"))
+
+    async def _mind(self, session: Session, manager: Any, job: Any, is_running: Callable[[], bool]) -> None:
+        while not await self._sessions.is_over_within(LOOK_EVERY, session):
+            if not await asyncio.to_thread(is_running):
+                return
+        try:
+            if await asyncio.to_thread(is_running):
+                await asyncio.to_thread(manager.terminate_job, job)
+                logger.info("a background job ended with its session=%s", session.id)
+        except Exception:  # the manager's own, of another process or host: it may raise anything
+            logger.exception("a background job goes on after its session has ended session=%s", session.id)
+
+
+class SessionManager:
+    """A background callback manager, as the session at hand may use it. All but what is here is the manager's own."""
+
+    def __init__(self, manager: Any, jobs: Jobs) -> None:
+        self._manager = manager
+        self._jobs = jobs
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._manager, name)
+
+    def build_cache_key(self, *args: Any, **kwargs: Any) -> str:
+        """The name of a job's result: another one for another session, or user where results are cached."""
+        key = self._manager.build_cache_key(*args, **kwargs)
+        owner = self._jobs.owner(by_user=self._manager.cache_by is not None)
+        return hashlib.sha256(f"{owner}\0{key}".encode("utf-8", "surrogatepass")).hexdigest()
+
+    def call_job_fn(self, key: str, job_fn: Any, args: Any, context: Any) -> Any:
+        """Start a job, and see to it that it does not outlive its session."""
+        job = self._manager.call_job_fn(key, job_fn, args, context)
+        self._jobs.started(self._manager, job)
+        return job
+
+
+def _watch(manager: Any, job: Any) -> Callable[[], bool]:
+    """Whether a job still runs, by something that outlasts it: a process id may be another process's by then."""
+    if not isinstance(manager, DiskcacheManager):
+        return lambda: bool(manager.job_running(job))
+    import psutil  # type: ignore[import-untyped]  # what DiskcacheManager itself needs
+
+    try:
+        process = psutil.Process(int(job))
+    except psutil.NoSuchProcess:
+        return lambda: False
+
+    def is_running() -> bool:
+        try:
+            return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+        except psutil.NoSuchProcess:
+            return False
+
+    return is_running

@@ -1,0 +1,110 @@
+"""Background callbacks' jobs, in real processes: they are one session's, they end with it, and so do their results."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+import psutil
+import pytest
+
+from ..server import Server, serving, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+class Visitor:
+    """A page of the app, in the browser of somebody who is logged in."""
+
+    def __init__(self, server: Server, name: str, folder: Path) -> None:
+        self.server = server
+        self.cookie = server.login(name)
+        self.page = server.page_token(self.cookie)
+        self.name = self.cookie[-16:]
+        self._pid = folder / f"pid-{self.name}"
+
+    def ask(self, component: str, **handles: str) -> Any:
+        """What the renderer posts: to start a job, or with its handles to ask for the result."""
+        body = {
+            "output": f"{component}.children",
+            "outputs": {"id": component, "property": "children"},
+            "inputs": [{"id": "go", "property": "n_clicks", "value": 1}],
+            "changedPropIds": ["go.n_clicks"],
+            "state": [],
+        }
+        path = f"/_dash-update-component?{urlencode({'endId': self.page, **handles})}"
+        return self.server.request("POST", path, cookie=self.cookie, body=body)
+
+    def start(self, component: str) -> dict[str, str]:
+        started = self.ask(component).json
+        return {"cacheKey": started["cacheKey"], "job": started["job"]}
+
+    def result(self, component: str, handles: dict[str, str]) -> str | None:
+        reply = self.ask(component, **handles)
+        found = reply.json.get("response") if reply.status == 200 else None
+        return None if found is None else found[component]["children"]
+
+    def process(self) -> psutil.Process:
+        """The process in which this visitor's job runs."""
+        return psutil.Process(int(wait_for(lambda: self._pid.exists() and self._pid.read_text(), what="the job")))
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> Iterator[Server]:
+    with serving(tmp_path, app="tests.apps.jobs:server", env={"JOBS": str(tmp_path)}) as server:
+        yield server
+
+
+def is_over(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def test_two_users_who_click_the_same_are_each_given_their_own_result(jobs: Server, tmp_path: Path) -> None:
+    visitors = [Visitor(jobs, name, tmp_path) for name in ("alice", "bob")]
+    handles = [visitor.start("slow") for visitor in visitors]
+    for visitor in visitors:
+        visitor.process()
+    (tmp_path / "go-on").touch()
+    results = [
+        wait_for(lambda visitor=visitor, given=given: visitor.result("slow", given), what="a result")
+        for visitor, given in zip(visitors, handles, strict=True)
+    ]
+    assert results == [f"made for {visitor.name} 1" for visitor in visitors]
+
+
+def test_a_result_that_is_kept_is_kept_for_its_user_only(jobs: Server, tmp_path: Path) -> None:
+    alice, bob = Visitor(jobs, "alice", tmp_path), Visitor(jobs, "bob", tmp_path)
+    handles = alice.start("kept")
+    assert wait_for(lambda: alice.result("kept", handles)) == f"made for {alice.name} 1"
+    (tmp_path / "hold").touch()
+    his = bob.start("kept")
+    assert bob.ask("kept", **his).json.get("response") is None
+    assert alice.result("kept", alice.start("kept")) == f"made for {alice.name} 1"
+    (tmp_path / "hold").unlink()
+    assert wait_for(lambda: bob.result("kept", his)) == f"made for {bob.name} 1"
+
+
+def test_a_job_ends_with_its_session_and_nobody_elses_does(jobs: Server, tmp_path: Path) -> None:
+    alice, bob = Visitor(jobs, "alice", tmp_path), Visitor(jobs, "bob", tmp_path)
+    alice.start("slow")
+    handles = bob.start("slow")
+    hers, his = alice.process(), bob.process()
+    jobs.get("/logout", alice.cookie)
+    wait_for(lambda: is_over(hers), what="the job to end")
+    assert not is_over(his)
+    (tmp_path / "go-on").touch()
+    assert wait_for(lambda: bob.result("slow", handles)) == f"made for {bob.name} 1"
+
+
+def test_nobody_else_polls_a_job(jobs: Server, tmp_path: Path) -> None:
+    alice, bob = Visitor(jobs, "alice", tmp_path), Visitor(jobs, "bob", tmp_path)
+    handles = alice.start("slow")
+    process = alice.process()
+    assert bob.ask("slow", **handles).status == 204  # nothing to see
+    assert bob.ask("slow", **handles, endId=alice.page).status == 409
+    assert bob.ask("slow", oldJob=handles["job"]).status == 200  # "end this job, I have clicked again"
+    assert not is_over(process)
+    (tmp_path / "go-on").touch()
+    assert wait_for(lambda: alice.result("slow", handles)) == f"made for {alice.name} 1"
