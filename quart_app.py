@@ -391,8 +391,8 @@ def refresh(_notice: str) -> html.Table:
 async def sign_out_there(_clicks: list[int | None]) -> Any:
     if not is_click():
         return no_update
-    own = {one.id: one for one in backend.sessions(user=current_user.auth_id)}
-    session = own.get(ctx.triggered_id["sign-out"])
+    own = backend.sessions(user=current_user.auth_id)
+    session = next((one for one in own if one.id == ctx.triggered_id["sign-out"]), None)
     if session is None:  # the id comes from the browser, which may send anybody's
         abort(403)
     return told("Signed out there", await backend.revoke(session=session, reason="signed out elsewhere"))

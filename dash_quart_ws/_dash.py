@@ -16,6 +16,7 @@ from dash.backends._quart import QuartDashServer, QuartRequestAdapter
 from dash.backends.ws import DashWebsocketCallback
 from dash.exceptions import UnsupportedRelativePath
 from quart import g, has_request_context, websocket
+from werkzeug.datastructures import MultiDict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -99,6 +100,14 @@ def has_dev_tools(app: Dash) -> bool:
 # ------------------------------------------------------------------------------------------------ one callback
 
 
+OWN_PAGE = "_dash_quart_ws_own_page"
+"""Where `g` holds the token of a request without a page."""
+
+PAGE_PATH = "_dash_quart_ws_page_path"
+"""Where `g` holds a page's path without the app's prefix, while Dash looks for its title and description: it takes the
+path as it is, and below a prefix would find another page's."""
+
+
 class RequestAdapter(QuartRequestAdapter):
     """What Dash reads of the request that carries a callback: the same over HTTP and over the websocket.
 
@@ -121,7 +130,7 @@ class RequestAdapter(QuartRequestAdapter):
 
     @property
     def path(self) -> str:
-        path: str = super().path
+        path: str = getattr(g, PAGE_PATH, None) or super().path
         return self.websocket_paths.get(path, path) if self._is_websocket else path
 
     @property
@@ -134,6 +143,11 @@ class RequestAdapter(QuartRequestAdapter):
     @property
     def url(self) -> str:
         return f"{self.request.host_url.rstrip('/')}{self.full_path}" if self._is_websocket else str(super().url)
+
+    @property
+    def args(self) -> Any:
+        own = getattr(g, OWN_PAGE, None)
+        return super().args if own is None else MultiDict([*super().args.items(multi=True), ("endId", own)])
 
     @property
     def is_json(self) -> bool:
@@ -211,8 +225,10 @@ def sign_page(app: Dash, value: str) -> str:
     return _callback_signing.sign(app._get_signing_secret(), _callback_signing.END_SCOPE, value)
 
 
-def signed_page(app: Dash, token: str | None) -> str | None:
+def signed_page(app: Dash, token: Any) -> str | None:
     """What `sign_page` was given for this token; None if nobody here has signed it."""
+    if not isinstance(token, str):  # over a websocket it may be any JSON
+        return None
     try:
         return _callback_signing.unsign(app._get_signing_secret(), _callback_signing.END_SCOPE, token)
     except (TypeError, UnicodeError):  # what cannot be compared is no signature

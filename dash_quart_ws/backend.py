@@ -25,6 +25,7 @@ from werkzeug.exceptions import HTTPException
 
 from . import _servers
 from ._dash import (
+    PAGE_PATH,
     FirstContact,
     QuartDashServer,
     RequestAdapter,
@@ -67,6 +68,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("dash_quart_ws")
 security = logging.getLogger("dash_quart_ws.security")
+
+CROWDED = handshake.Refused(CloseCode.TOO_MANY, "too many connections without a login from this address")
 
 Hook = TypeVar("Hook", bound="Callable[..., Any]")
 
@@ -244,7 +247,11 @@ class QuartBackend(_Backend):
 
         @functools.wraps(view)
         async def written(*args: Any, **kwargs: Any) -> Response:
-            response: Response = await view(*args, **kwargs)
+            setattr(g, PAGE_PATH, f"/{request.path.removeprefix(self._prefix)}")
+            try:
+                response: Response = await view(*args, **kwargs)
+            finally:
+                delattr(g, PAGE_PATH)
             session = await self._guard.visitor()
             token = page_token(self._app, session)
             settings = {
@@ -325,7 +332,7 @@ class QuartBackend(_Backend):
         if isinstance(verdict, handshake.Forbidden):
             return Response(verdict.reason, 403, content_type="text/plain")
         if isinstance(verdict, handshake.Admitted) and self._extension.is_crowded(verdict, websocket):
-            verdict = handshake.Refused(CloseCode.TOO_MANY, "too many connections without a login from this address")
+            verdict = CROWDED
         socket.bridge = SUBPROTOCOL in websocket.requested_subprotocols
         if not self.options.compression and not _servers.decline_compression(socket.server_send):
             self._extension.warn_once("this server cannot be kept from negotiating permessage-deflate; see the docs")
@@ -354,6 +361,8 @@ class QuartBackend(_Backend):
         # From the hub's `add` on a revocation finds this connection; one that came before it is found by looking again.
         self._extension.hub.add(connection)
         too_late = handshake.look_again(self._sessions, admitted)
+        if too_late is None and self._extension.is_crowded(admitted, websocket, counted=1):
+            too_late = CROWDED  # many came at once, and have been waiting for their accept together
         if too_late is not None:
             connection.end(too_late.code, too_late.reason)
         else:

@@ -22,7 +22,15 @@ _HOST_NAME = re.compile(r"\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?|\[[0-9A-Fa-f:.
 BROKER_VARIABLE = "DASH_QUART_WS_BROKER"
 """Environment variable with the broker's URL, for when the `broker` option is not given."""
 
-SESSION_OPTIONS = ("broker", "idle_timeout", "absolute_timeout", "list_groups", "groups_timeout", "allowed_hosts")
+SESSION_OPTIONS = (
+    "broker",
+    "idle_timeout",
+    "absolute_timeout",
+    "list_groups",
+    "groups_timeout",
+    "allowed_hosts",
+    "anonymous_connections",
+)
 """Options that belong to the Quart server: two Dash apps on one server share its sessions and must agree on them."""
 
 

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from quart import Response, abort, after_this_request, current_app, request, websocket
 from quart.signals import request_started, websocket_started
-from werkzeug.sansio.utils import host_is_trusted
 
 from . import _servers
 from .brokers.embedded import EmbeddedBroker
@@ -26,13 +25,14 @@ from .connections.asgi import socket_class
 from .connections.hub import Hub
 from .connections.receipt import Pending, Receipt
 from .exceptions import ConfigurationError
+from .sessions.handshake import own_origin
 from .sessions.rights import Groups
 from .sessions.sessions import Sessions, caller_here, receipt_of
 from .sessions.visitors import remote_here
 from .wire.close import CloseCode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
 
     from quart import Quart, Websocket
 
@@ -213,7 +213,7 @@ class Extension:
         await self.contact()
         self.sessions.arrive()
         self._plain_http.see(request.scheme, request.host)
-        if not self._is_own_host(request.host) and request.path not in self.health_paths:
+        if not self._is_own_host(request.headers.getlist("Host")) and request.path not in self.health_paths:
             abort(Response("this server does not go by that name", 421, content_type="text/plain"))
         after_this_request(self._before_response)  # ahead of quart-auth, which writes its cookie after all of these
 
@@ -221,15 +221,15 @@ class Extension:
         await self.contact()
         self.sessions.arrive()
         self._plain_http.see(websocket.scheme, websocket.host)
-        if not self._is_own_host(websocket.host):
+        if not self._is_own_host(websocket.headers.getlist("Host")):
             abort(Response("this server does not go by that name", 421, content_type="text/plain"))
 
-    def _is_own_host(self, host: str) -> bool:
+    def _is_own_host(self, given: list[str]) -> bool:
         """Whether the `Host` header names this server: under a name of their own, another site's scripts may read it."""
         hosts = self.config.allowed_hosts
-        if hosts is None or host_is_trusted(host, hosts):
+        if hosts is None or (len(given) == 1 and _is_one_of(given[0], hosts)):
             return True
-        security.warning("foreign-host host=%.64r remote=%s", host, remote_here())
+        security.warning("foreign-host host=%.64r remote=%s", ", ".join(given), remote_here())
         return False
 
     async def _before_response(self, response: Any) -> Any:
@@ -241,12 +241,15 @@ class Extension:
 
     # --------------------------------------------------------------------------------------------- what is open
 
-    def is_crowded(self, admitted: Admitted, websocket: Websocket) -> bool:
+    def is_crowded(self, admitted: Admitted, websocket: Websocket, *, counted: int = 0) -> bool:
         """Whether an address has as many connections without a session as it may have.
+
+        `counted`: 1 when this one is in the hub already.
 
         Behind a proxy that nobody has told us about everybody has the same address: then there is no telling them apart.
         """
-        if admitted.sessions or self.hub.anonymous_from(websocket.remote_addr) < self.config.anonymous_connections:
+        others = self.hub.anonymous_from(websocket.remote_addr) - counted
+        if admitted.sessions or others < self.config.anonymous_connections:
             return False
         behind_proxy = "X-Forwarded-For" in websocket.headers or "Forwarded" in websocket.headers
         if behind_proxy and is_local(websocket.remote_addr) and self.hub.has_one_address_only():
@@ -344,6 +347,16 @@ class Extension:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _is_one_of(host: str, allowed: Sequence[str]) -> bool:
+    """Whether a `Host` header has one of these names: whatever its port and its letters' case (RFC 9110, 4.2.3)."""
+    origin = own_origin("http", host)
+    if origin is None:
+        return False
+    name = origin[1].removesuffix(".")
+    names = [one.lower().removesuffix(".") for one in allowed]
+    return any(name == one.removeprefix(".") or (one.startswith(".") and name.endswith(one)) for one in names)
 
 
 def is_local(remote: str | None) -> bool:

@@ -130,6 +130,14 @@ def test_two_apps_on_one_server_that_disagree_about_their_sessions_are_an_error(
         Dash("two", backend=QuartBackend(server=server), url_base_pathname="/two/")
 
 
+async def test_fallback_keys_that_are_one_string_are_an_error() -> None:
+    app = make()
+    add_login(app.server)
+    app.server.config["SECRET_KEY_FALLBACKS"] = "each of these characters would be a key"
+    with pytest.raises(ConfigurationError, match="make it a list of keys"):
+        await app.server.startup()
+
+
 async def test_a_server_without_a_secret_key_does_not_start_and_says_why() -> None:
     app = make()
     QuartAuth(app.server)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import socket
@@ -12,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from quart_auth.extension import _AuthSerializer
 
+from .raw import TEXT, RawSocket
 from .server import Reply, Server, call, closed, messages, next_message, request_message, result, serving
 
 if TYPE_CHECKING:
@@ -535,6 +537,25 @@ async def test_a_login_in_the_same_browser_ends_nobodys_connection_and_no_one_el
         assert result(await call(other, "answer.children", request_id="2")) == "None asked 1"
         async with site.connect(f"{mine}; {reply.cookie}") as user:
             assert result(await call(user, "who.children")) == "alice 1"
+
+
+@pytest.mark.parametrize("kind", ["hypercorn", "uvicorn", "granian"])
+async def test_many_that_come_at_once_are_not_more_than_may_come_one_by_one(kind: str, tmp_path: Any) -> None:
+    with serving(tmp_path, server=kind, app=APP) as server, contextlib.ExitStack() as stack:
+        assert (await server.aget("/status")).status == 200
+
+        def open_one() -> RawSocket:
+            return RawSocket(server)
+
+        sockets = await asyncio.gather(*(asyncio.to_thread(open_one) for _ in range(24)))
+        for socket_ in sockets:
+            stack.enter_context(socket_)
+            socket_.send(TEXT, b'{"type":"heartbeat"}')
+        frames = await asyncio.gather(*(asyncio.to_thread(socket_.frame) for socket_ in sockets))
+        codes = [frame.close_code for frame in frames]
+        assert codes.count(None) == 4
+        assert codes.count(4105) == 20
+        assert len(server.get("/state").json["connections"]) == 4
 
 
 # ------------------------------------------------------------------------------------------------ stale pages

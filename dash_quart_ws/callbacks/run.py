@@ -17,6 +17,7 @@ from quart import abort, request
 from werkzeug.exceptions import HTTPException
 
 from .._dash import callback_traceback, prepare, websocket_options
+from ..sessions.guard import json_body
 from ..sessions.rights import RIGHTS, noting_here, rights_here
 from ..wire.close import CloseCode
 from ..wire.messages import STALE_PAGE, CallbackFailed, CallbackRequest, CallbackResult, CallbackUnchanged, Outbound
@@ -76,7 +77,7 @@ class Runner:
 
     async def over_http(self) -> Response:
         """The response to a POST to `_dash-update-component`. What the callback raises is Quart's to handle."""
-        body = await request.get_json()
+        body = await json_body()
         if not isinstance(body, dict) or not isinstance(body.get("output"), str):
             abort(400, "a callback request is a JSON object with a string as its output")
         session = self._sessions.current()

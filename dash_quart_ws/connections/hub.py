@@ -35,8 +35,8 @@ class Hub:
             self._by_user[user][connection] = None
         if not connection.bound_to:
             self._anonymous_from[str(connection.remote)][connection] = None
-            if connection.visitor is not None:
-                self._by_visitor[connection.visitor][connection] = None
+        if connection.session is None and connection.visitor is not None:  # also with another extension's session
+            self._by_visitor[connection.visitor][connection] = None
         if connection.session is not None:
             for topic in self._topics_of_session.get(connection.session.id, ()):
                 self._by_topic[topic][connection] = None
@@ -50,8 +50,8 @@ class Hub:
             _discard(self._by_user, user, connection)
         if not connection.bound_to:
             _discard(self._anonymous_from, str(connection.remote), connection)
-            if connection.visitor is not None:
-                _discard(self._by_visitor, connection.visitor, connection)
+        if connection.visitor is not None:
+            _discard(self._by_visitor, connection.visitor, connection)
         for topic in [topic for topic, members in self._by_topic.items() if connection in members]:
             _discard(self._by_topic, topic, connection)
         if connection.session is not None and connection.session.id not in self._by_session:

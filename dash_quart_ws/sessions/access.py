@@ -85,7 +85,7 @@ class PublicRoutes:
                 rule = Rule(route, endpoint=route)
                 try:
                     self._map.add(rule)
-                except (ValueError, LookupError) as error:
+                except (ValueError, LookupError, TypeError, SyntaxError) as error:
                     raise ConfigurationError(f"{route!r} is no route: {error}") from error
                 self._rules[route] = rule
 
@@ -101,6 +101,11 @@ class PublicRoutes:
         """Whether a page, by its own path or by its template, is one of the routes': whatever its variables are."""
         shape = None if template is None else _shape(template)
         return self.match(path) or (shape is not None and shape in map(_shape, self._rules))
+
+
+def nameless(route: str) -> str:
+    """A route without the names of its variables: what it matches."""
+    return re.sub(r"<((?:[^<>]*:)?)[^<>:]*>", r"<\1>", route).rstrip("/")
 
 
 def _shape(route: str) -> str:

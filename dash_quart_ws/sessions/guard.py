@@ -8,6 +8,7 @@ data routes answer 401. A callback that comes from a page of another session is 
 from __future__ import annotations
 
 import functools
+import inspect
 import json
 import logging
 import re
@@ -19,11 +20,11 @@ from quart_auth import Action, current_user
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RequestRedirect
 
-from .._dash import is_router, page_found_for
+from .._dash import OWN_PAGE, is_router, page_found_for
 from ..exceptions import ConfigurationError
 from ..wire.messages import STALE_PAGE
 from . import pages
-from .access import PublicRoutes, access_of
+from .access import PublicRoutes, access_of, nameless
 from .rights import RIGHTS, Groups
 from .visitors import name_visitor, remote_here
 
@@ -119,8 +120,9 @@ class Guard:
     @property
     def _has_public_pages(self) -> bool:
         """Whether one of the public routes is a page of Dash's, not a view of the app's own that was named as well."""
-        own = {rule.rule for rule in self._server.url_map.iter_rules() if rule.endpoint not in self._page_endpoints}
-        return any(route not in own for route in self._public)
+        rules = self._server.url_map.iter_rules()
+        own = {nameless(rule.rule) for rule in rules if rule.endpoint not in self._page_endpoints}
+        return any(nameless(route) not in own for route in self._public)
 
     def is_public_page(self, pathname: str) -> bool:
         """Whether nobody may see what Dash shows at a path, given as the browser shows it, without the root path.
@@ -131,7 +133,10 @@ class Guard:
         if not self._public.match(pathname):
             return False
         below = pathname.removeprefix(self._app.config.routes_pathname_prefix)
-        found = page_found_for(self._app, f"{self._app.config.requests_pathname_prefix}{below}")
+        try:
+            found = page_found_for(self._app, f"{self._app.config.requests_pathname_prefix}{below}")
+        except LookupError:  # Dash cannot read a line break in a variable of a path
+            return False
         if found is None:
             return True
         path, template = (part and f"{self._app.config.routes_pathname_prefix}{part.lstrip('/')}" for part in found)
@@ -258,10 +263,13 @@ class Guard:
             if wrong is not None:
                 return wrong
             if session is None and self.active:
-                body = await request.get_json(silent=True)
+                body = await json_body()
                 if not _is_request(body) or self.refusal(None, body) is not None:
                     return await self._unauthorized()
             await self._know_rights(session)
+            if session is not None and "endId" not in request.args:
+                # A script has no page: its background jobs are its session's.
+                setattr(g, OWN_PAGE, pages.mint(self._app, session, "none"))
             try:
                 answer = await _call(view)
             except HTTPException:
@@ -369,12 +377,21 @@ def _is_from_browser() -> bool:
     return "Origin" in request.headers or "Sec-Fetch-Site" in request.headers
 
 
+async def json_body() -> Any:
+    """What the request's JSON says; None if it is no JSON."""
+    try:
+        return await request.get_json(silent=True)
+    except (UnicodeDecodeError, RecursionError):  # no JSON either, but Quart does not silence these
+        return None
+
+
 def _is_request(body: Any) -> bool:
     return isinstance(body, dict) and isinstance(body.get("output"), str)
 
 
 async def _call(view: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    return await current_app.ensure_async(view)(*args, **kwargs)
+    answer = await current_app.ensure_async(view)(*args, **kwargs)
+    return await answer if inspect.isawaitable(answer) else answer  # Dash wraps a hook's async view in a plain function
 
 
 async def _plain(text: str) -> Response:

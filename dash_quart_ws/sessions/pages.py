@@ -21,9 +21,9 @@ NOBODY = "nobody"
 """What a token names in a page that was rendered for nobody."""
 
 
-def mint(app: Dash, session: Session | None) -> str:
+def mint(app: Dash, session: Session | None, page: str | None = None) -> str:
     """A token for a page that is rendered for this session now; each page has its own."""
-    return sign_page(app, f"{name_of(session)}.{secrets.token_hex(12)}")
+    return sign_page(app, f"{name_of(session)}.{page or secrets.token_hex(12)}")
 
 
 def named_by(app: Dash, token: str | None) -> str | None:

@@ -109,7 +109,9 @@ dash.register_page(
         ]
     ),
 )
-dash.register_page("profile", path_template="/user/<name>/public", layout=lambda name=None: html.Div(f"all about {name}"))
+dash.register_page(
+    "profile", path_template="/user/<name>/public", layout=lambda name=None: html.Div(f"all about {name}")
+)
 dash.register_page(
     "sign_in",
     path="/login",
@@ -184,7 +186,11 @@ def plain(clicks: int) -> str:
 
 
 @protected_callback(
-    Output("traders", "children"), GO, groups=["traders"], missing_permissions_output="not for you", api_endpoint="/api/trade"
+    Output("traders", "children"),
+    GO,
+    groups=["traders"],
+    missing_permissions_output="not for you",
+    api_endpoint="/api/trade",
 )
 async def trade(clicks: int = 0) -> str:
     ran.append("trade")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import zlib
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -28,6 +29,14 @@ DASH_WORKER_STOP = 4001
 """How a terminal close arrives at a client without our subprotocol."""
 
 
+def sid_of(cookie: str) -> str:
+    """The secret id in a token, which anybody who has the cookie can read."""
+    token = cookie.partition("=")[2]
+    data = base64_decode(token.removeprefix(".").partition(".")[0])
+    found: str = json.loads(zlib.decompress(data) if token.startswith(".") else data)[1]
+    return found
+
+
 class Registry:
     """Secrets that were seen, and logs that were written, in the whole run."""
 
@@ -42,13 +51,11 @@ class Registry:
 
     def add_cookie(self, cookie: str) -> None:
         """A session's cookie: the token, its signature, and the sid inside."""
-        token = cookie.partition("=")[2] or cookie
-        self.add("a cookie", token)
-        parts = token.split(".")
-        if len(parts) == 3:
-            self.add("a cookie's signature", parts[2])
-            with contextlib.suppress(Exception):  # not one of ours
-                self.add("a sid", str(json.loads(base64_decode(parts[0]))[1]))
+        token = cookie.partition("=")[2]
+        if cookie.startswith(f"{COOKIE}=") and token:
+            self.add("a cookie", token)
+            self.add("a cookie's signature", token.rpartition(".")[2])
+            self.add("a sid", sid_of(cookie))
 
     def add_page_token(self, token: str) -> None:
         self.add("a page token", token, token.rpartition("~")[2])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -118,6 +120,19 @@ async def test_bad_messages_do_not_flood_the_log(hypercorn: Server) -> None:
     lines = [line for line in hypercorn.log.splitlines() if "bad message" in line and "'eve'" in line]
     assert len(lines) == 10
     assert "further ones of this connection are not logged" in lines[-1]
+
+
+async def test_one_bad_message_after_another_closes_that_connection_and_no_other(hypercorn: Server) -> None:
+    cookie, other = hypercorn.login("hasty"), hypercorn.login("patient")
+    async with hypercorn.connect(cookie, **BRIDGE) as hasty, hypercorn.connect(other, **BRIDGE) as patient:
+        with contextlib.suppress(websockets.ConnectionClosed):
+            for _ in range(1500):  # a minute may turn in between
+                await hasty.send("{")
+        assert await closed(hasty) == (4505, "too many bad messages")
+        assert result(await call(patient, "echo.children", 1)) == "patient 1"
+    assert len(re.findall(r"security:abuse user='hasty'", hypercorn.log)) == 1
+    async with hypercorn.connect(cookie, **BRIDGE) as again:
+        assert result(await call(again, "echo.children", 2)) == "hasty 2"
 
 
 async def test_the_log_repeats_nothing_that_a_bad_message_held(hypercorn: Server) -> None:

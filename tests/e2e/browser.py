@@ -53,17 +53,23 @@ class Browser:
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         self.driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
         self.driver.set_script_timeout(PATIENCE)
+        self.scripts: list[str] = []
 
     def quit(self) -> None:
         self.driver.quit()
 
     def forget(self) -> None:
-        """Back to a browser that nobody has used: one tab, no cookie, nothing on the console."""
+        """Back to a browser that nobody has used: signed out, one tab, no cookie, nothing on the console."""
         first, *others = self.driver.window_handles
         for handle in others:
             self.driver.switch_to.window(handle)
             self.driver.close()
         self.driver.switch_to.window(first)
+        if self.driver.current_url.startswith(self.demo.url):
+            self.js("return fetch('/logout', {method: 'POST'}).then(() => null, () => null)")
+        for script in self.scripts:
+            self.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", {"identifier": script})
+        self.scripts.clear()
         self.driver.get("about:blank")
         self.driver.execute_cdp_cmd("Network.clearBrowserCookies", {})
         self.complaints()
@@ -88,6 +94,25 @@ class Browser:
     @property
     def tab(self) -> str:
         return self.driver.current_window_handle
+
+    @property
+    def loads(self) -> int:
+        """How many pages this tab has loaded since `count_loads`, whoever made it do so."""
+        return self.js("return Number(sessionStorage.loads)")
+
+    def count_loads(self) -> None:
+        self.before_each_page("sessionStorage.loads = 1 + Number(sessionStorage.loads ?? 0)")
+
+    def before_each_page(self, script: str) -> None:
+        """Run a script in each document that this tab loads, ahead of the document's own."""
+        added = self.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": script})
+        self.scripts.append(added["identifier"])
+
+    @property
+    def tabs(self) -> list[str]:
+        """Where its tabs are, without going to any of them."""
+        found = self.driver.execute_cdp_cmd("Target.getTargets", {})["targetInfos"]
+        return [one["url"].removeprefix(self.demo.url) for one in found if one["type"] == "page"]
 
     @property
     def place(self) -> str:
@@ -152,6 +177,11 @@ class Browser:
             ".map(row => [...row.cells].map(cell => cell.textContent))",
             id,
         )
+
+    def call(self, payload: dict[str, Any]) -> tuple[int, str]:
+        """What a script of this page is answered that calls a callback over HTTP."""
+        token = self.js("return JSON.parse(document.getElementById('_dash-config').textContent).end_id")
+        return self.fetch(f"/_dash-update-component?endId={token}", "POST", payload)
 
     def text(self, id: str) -> str:
         """The text of a component; empty when it is not there."""

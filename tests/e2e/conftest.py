@@ -14,10 +14,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 EXPECTED_COMPLAINTS = (
-    ("/_dash-dependencies", "401"),  # how a page learns that it is signed out
+    ("/_dash-quart-ws/session", "401"),  # how a page learns that it is signed out,
+    ("/_dash-quart-ws/session", "409"),  # or that somebody else has signed in
+    ("/_dash-update-component", "401"),
+    ("/_dash-update-component", "403"),  # somebody else's session
+    ("/_dash-update-component", "409"),
     ("/login", "403"),  # a wrong password
-    ("/_dash-update-component", "403"),  # a call that is the administrator's
-    ("/_dash-dependencies", "ERR_CONNECTION_REFUSED"),  # the server restarts
+    ("/_dash-quart-ws/session", "ERR_CONNECTION_REFUSED"),  # the server restarts
     ("/_dash-ws-callback", "ERR_CONNECTION_REFUSED"),
 )
 

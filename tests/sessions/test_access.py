@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import json
 import threading
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 import dash
 import pytest
 from dash import Dash, Input, Output, Patch, State, html, no_update
+from dash._callback_context import context_value
+from dash._utils import AttributeDict
+from dash.background_callback.managers import BaseBackgroundCallbackManager
 from dash.exceptions import PreventUpdate
 from quart_auth import current_user
 
@@ -22,7 +27,7 @@ from dash_quart_ws import (
 )
 from dash_quart_ws.sessions.access import PublicRoutes
 
-from .test_rights import GO, Directory, Roles, answer, call, given_by
+from .test_rights import GO, Directory, Roles, answer, body, call, given_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -271,6 +276,80 @@ async def test_an_api_that_has_no_word_for_those_who_may_not_gives_them_nothing(
         assert await outcome(site, "api", await site.login("bob"), name) in (204, 403)
         assert site.ran == []
     assert not [record for record in caplog.records if record.exc_info], "being refused is no fault of the server's"
+
+
+# ----------------------------------------------------------------------------------- a job on another machine
+
+
+class Elsewhere(BaseBackgroundCallbackManager):
+    """Runs jobs where nothing is known but what travels as JSON, as a Celery worker does; at once, to spare the wait."""
+
+    def __init__(self) -> None:
+        self.results: dict[str, Any] = {}
+        super().__init__(None)
+
+    def make_job_fn(self, fn: Any, progress: Any, key: str | None = None) -> Any:
+        return fn
+
+    def call_job_fn(self, key: str, job_fn: Any, args: Any, context: Any) -> str:
+        # Of what Dash sends along these are no JSON, and Celery's own serializer drops them.
+        sent = {name: value for name, value in context.items() if name not in ("updated_props", "dash_websocket")}
+        there = json.loads(json.dumps([args, sent], default=lambda _value: None))
+        self.results[key] = contextvars.Context().run(self._run, job_fn, *there)
+        return "job"
+
+    def _run(self, job_fn: Any, args: Any, context: dict[str, Any]) -> Any:
+        context_value.set(AttributeDict(**context))
+        return job_fn(*args)
+
+    def get_result(self, key: str, job: Any) -> Any:
+        return self.results.pop(key, self.UNDEFINED)
+
+    def get_updated_props(self, key: str) -> dict[str, Any]:
+        return {}
+
+    def get_progress(self, key: str) -> None:
+        return None
+
+    def job_running(self, job: Any) -> bool:
+        return False
+
+    def terminate_job(self, job: Any) -> None:
+        """There is nothing left of it."""
+
+    def get_or_create_signing_secret(self, generate: Callable[[], bytes]) -> bytes:
+        return b"only for tests, and long enough to be one"
+
+
+async def test_a_job_on_another_machine_knows_the_groups_of_its_user_and_nothing_unknown_passes() -> None:
+    directory = Directory(**USERS)
+    site = Roles(directory, dash={"background_callback_manager": Elsewhere()})
+
+    def job(name: str, **demands: Any) -> None:
+        options = {"unauthenticated_output": NOBODY, "missing_permissions_output": MISSING, "background": True}
+
+        @protected_callback(Output(name, "children"), GO, app=site.app, **options, **demands)
+        def work(value: Any) -> str:
+            return f"{name} of {list_groups()}"
+
+    job("trade", groups=["traders"])
+    job("outside", groups=["traders"], check_type="none_of")
+
+    async def result_of(name: str, user: str) -> Any:
+        cookie = await site.login(user)
+        started = (await site.post(cookie, name)).json
+        query = urlencode({"cacheKey": started["cacheKey"], "job": started["job"]})
+        reply = await site.request("POST", f"/_dash-update-component?{query}", cookie, json=body(name))
+        return given_by(reply, name)
+
+    async with site:
+        assert await result_of("trade", "alice") == "trade of ['staff', 'traders']"
+        assert await result_of("outside", "alice") == MISSING
+        assert await result_of("trade", "bob") == MISSING
+        assert await result_of("outside", "bob") == "outside of ['staff']"
+        directory.fails = True
+        for name in ("trade", "outside"):
+            assert await result_of(name, "bob") in (MISSING, NOBODY)
 
 
 # ------------------------------------------------------------------------------- what an agent sees over MCP

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from dash import Input, Output
@@ -14,6 +14,9 @@ from dash_quart_ws import add_public_routes, public_callback
 from dash_quart_ws.sessions import pages
 
 from .site import ECHO, SECRET, Reply, Site
+
+if TYPE_CHECKING:
+    from tests.asgi import InProcessSocket
 
 CALLBACK = "/_dash-update-component"
 ASK = {**ECHO, "output": "asked.children", "outputs": {"id": "asked", "property": "children"}}
@@ -282,3 +285,78 @@ async def test_below_a_prefix_the_pages_of_an_app_are_asked_about_there() -> Non
             assert (await site.get("/app/_dash-quart-ws/session", one, query_string=query)).status == expected
         reply = await site.request("POST", f"/app{CALLBACK}", "", json=ECHO, query_string={"endId": token})
         assert (reply.status, reply.json["login_url"]) == (401, "/login")
+
+
+# ---------------------------------------------------------------------------------------- over the websocket
+
+
+async def answer(socket: InProcessSocket, token: Any, id: str = "1", *, body: Any = ECHO) -> dict[str, Any]:
+    """The answer to a callback request that comes from a page with this token."""
+    payload = body if token is None else {**body, "endId": token}
+    await socket.send_json({"type": "callback_request", "requestId": id, "rendererId": "tab", "payload": payload})
+    while True:
+        found = await socket.receive_json()
+        for message in found if isinstance(found, list) else [found]:
+            if message.get("requestId") == id:
+                given: dict[str, Any] = message["payload"]
+                return given
+
+
+async def test_over_a_websocket_a_page_runs_what_is_asked_in_its_own_session_and_no_other() -> None:
+    async with partly_public() as site:
+        alice, bob = await site.login("alice"), await site.login("bob")
+        tokens = {
+            "alice": await page(site, alice),
+            "bob": await page(site, bob),
+            "nobody": await page(site, path="/open"),
+        }
+        for owner, cookie in (("alice", alice), ("bob", bob), ("nobody", "")):
+            async with site.websocket(cookie) as socket:
+                for number, (name, token) in enumerate(tokens.items()):
+                    given = await answer(socket, token, str(number), body=ASK)
+                    if name == owner:
+                        assert given["data"]["response"] == {"asked": {"children": "asked 1"}}
+                    else:
+                        assert (given["status"], given["message"]) == ("error", "stale page")
+                assert (await answer(socket, None, "last", body=ASK))["status"] == "ok"
+
+
+GARBAGE_VALUES: list[Any] = [
+    *GARBAGE[:-5],
+    0,
+    7,
+    True,
+    False,
+    1.5,
+    [],
+    ["~"],
+    ["a~b"],
+    {},
+    {"~": "~"},
+    {"a~": 1},
+    [["~"]],
+    None,
+]
+
+
+@pytest.mark.parametrize("token", GARBAGE_VALUES, ids=lambda token: repr(token)[:20])
+async def test_over_a_websocket_a_token_that_is_none_refuses_its_own_request_and_nothing_else(token: Any) -> None:
+    async with Site() as site:
+        cookie = await site.login("alice")
+        good = await page(site, cookie)
+        async with site.websocket(cookie) as socket:
+            if token is not None:
+                assert (await answer(socket, token))["message"] == "stale page"
+            assert (await answer(socket, good, "2"))["data"]["response"] == {"echo": {"children": "alice 1"}}
+
+
+async def test_over_a_websocket_a_page_outlives_a_renewal() -> None:
+    async with Site() as site:
+        cookie = await site.login("alice")
+        token = await page(site, cookie)
+        renewed = (await site.get("/renew", cookie)).cookie
+        async with site.websocket(renewed) as socket:
+            assert (await answer(socket, token))["status"] == "ok"
+        again = await site.login("alice")
+        async with site.websocket(again) as socket:
+            assert (await answer(socket, token))["message"] == "stale page"

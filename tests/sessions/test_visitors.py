@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import re
 from http.cookies import SimpleCookie
 from typing import TYPE_CHECKING, Any
 
@@ -127,6 +128,38 @@ async def test_a_public_part_of_any_kind_lets_nobody_in(what: str) -> None:
         public_callback(Output("asked", "children"), Input("go", "n_clicks"), app=site.app)(lambda n_clicks: n_clicks)
     async with site:
         assert await site.refused_with() is None
+
+
+@pytest.mark.parametrize("streams", [{}, {"websocket": True}, {"websocket": True, "persistent": True}], ids=str)
+async def test_nobodys_page_is_told_of_a_websocket_only_where_a_public_callback_streams(
+    streams: dict[str, Any],
+) -> None:
+    site = Site()
+    add_public_routes(site.app, ["/open"])
+
+    @site.app.callback(Output("own", "children"), Input("go", "n_clicks"), websocket=True)  # not public: does not count
+    async def own(n_clicks: int) -> str:
+        return f"own {n_clicks}"
+
+    @public_callback(Input("go", "n_clicks"), app=site.app, **streams)
+    async def stream(n_clicks: int) -> None:
+        del n_clicks
+
+    async with site:
+        config = _dash_config(await site.get("/open"))
+        if streams:
+            assert config["websocket"]["enabled"] is False
+            assert config["websocket"]["url"] == SOCKET_PATH
+        else:
+            assert "websocket" not in config
+        assert _dash_config(await site.get("/", await site.login("alice")))["websocket"]["enabled"] is True
+
+
+def _dash_config(reply: Any) -> dict[str, Any]:
+    found = re.search(r'<script id="_dash-config"[^>]*>(.*?)</script>', reply.body, re.DOTALL)
+    assert found is not None, reply
+    config: dict[str, Any] = json.loads(found[1])
+    return config
 
 
 # -------------------------------------------------------------------------------------------------- the limit
