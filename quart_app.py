@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import dash
-from dash import ALL, ClientsideFunction, Dash, Input, Output, callback, ctx, dcc, html, no_update
+from dash import ALL, ClientsideFunction, Dash, Input, Output, State, callback, ctx, dcc, html, no_update
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 from quart import Quart, abort, redirect, render_template_string, request
@@ -178,9 +178,10 @@ def layout() -> html.Div:
     nav = html.Nav(html.Ul(links(), id="links"))
     brand = dcc.Link("Windward", href="/", className="brand")
     header = html.Header([brand, nav, live, sign_out if current_session() else sign_in])
-    stores = [dcc.Store(id="connected"), dcc.Store(id="news"), dcc.Interval(id="beat", interval=500)]
+    stores = [dcc.Store(id=id) for id in ("connected", "news", "visit")]
+    unseen = [dcc.Store(id="tab", data=secrets.token_hex(8)), *stores, dcc.Interval(id="beat", interval=500)]
     notice = html.Div(id="notice", role="status")
-    return html.Div([dcc.Location(id="url"), header, html.Main(dash.page_container), notice, *stores])
+    return html.Div([dcc.Location(id="url"), header, html.Main(dash.page_container), notice, *unseen])
 
 
 def chart() -> dcc.Graph:
@@ -221,8 +222,8 @@ def account(**_query: str) -> html.Div:
 
 
 def admin(**_query: str) -> html.Div:
-    """An empty page: a protected callback fills it, for those who may see that. `visit` tells two visits apart."""
-    return page("Administration", dcc.Store(id="visit", data=secrets.token_hex(8)), html.Div(id="people"))
+    """An empty page: a protected callback fills it, for those who may see that."""
+    return page("Administration", html.Div(id="people"))
 
 
 def status(**_query: str) -> html.Div:
@@ -245,15 +246,17 @@ add_public_routes(app, ["/status"])  # all else needs a login
 
 
 @public_callback(Output("links", "children"), Output("notice", "children"), Input("url", "pathname"))
-def navigate(path: str) -> tuple[list[html.Li], str]:
+async def navigate(path: str) -> tuple[list[html.Li], str]:
     return links(path), ""
 
 
 SCRIPTS = "windward"  # in assets/demo/page.js
+BADGE = (Output("badge", "children"), Output("badge", "className"))
 dash.clientside_callback(
-    ClientsideFunction(SCRIPTS, "badge"),
-    Output("badge", "children"), Output("badge", "className"), Input("news", "data"), Input("beat", "n_intervals"),
-)  # fmt: skip
+    ClientsideFunction(SCRIPTS, "badge"), *BADGE, Input("news", "data"), Input("beat", "n_intervals")
+)
+TOTAL = (Output("total", "children"), Output("clock", "children"))
+dash.clientside_callback(ClientsideFunction(SCRIPTS, "total"), *TOTAL, Input("news", "data"))
 dash.clientside_callback(ClientsideFunction(SCRIPTS, "scroll"), Input("history", "id"))
 
 # ------------------------------------------------------------------------------------------------------ what is live
@@ -280,44 +283,49 @@ def figure(now: float, sites: list[str]) -> dict[str, Any]:
     return {"data": lines, "layout": CHART}
 
 
-async def ask(id: str, prop: str) -> Any:
-    """What the tab shows that called; one that is asleep says it when it wakes up."""
-    while ctx.websocket is not None:
-        with contextlib.suppress(TimeoutError):
-            return await ctx.websocket.get_prop(id, prop)
-    return None
+def site_table(now: float) -> html.Table:
+    values = {site: measure(site, now) for site in SITES}
+    rows = [[dcc.Link(site, href=f"/sites/{site}"), f"{mw:.1f} MW", html.Meter(value=f"{mw / CAPACITY:.2f}")]
+            for site, mw in values.items()]  # fmt: skip
+    return table("Site", "Output", "Load", rows=rows)
 
 
 @public_callback(persistent=True, websocket=True)
 async def pulse() -> None:
-    """Runs in every open page, for nobody in particular."""
-    while ctx.websocket is not None and not ctx.websocket.is_shutdown:
-        now = time.time()
-        await ctx.websocket.set_prop("news", "data", now)
-        if await ask("url", "pathname") in ("/", "/status"):
-            await ctx.websocket.set_prop("total", "children", f"{sum(measure(site, now) for site in SITES):.1f} MW")
-            await ctx.websocket.set_prop("clock", "children", f"{dt.datetime.now(dt.UTC):%H:%M:%S}")
-        await asyncio.sleep(TICK)
-
-
-@callback(persistent=True)
-async def stream() -> None:
-    """Runs in every open page of a user, and not a moment longer than its session."""
+    """Runs in every open page, for nobody in particular. Dash starts it again when the websocket has come back."""
     if ctx.websocket is None:
         return
     await ctx.websocket.set_prop("connected", "data", time.time())
     while not ctx.websocket.is_shutdown:
-        path, now = await ask("url", "pathname"), time.time()
-        if path == "/":
-            values = {site: measure(site, now) for site in SITES}
-            rows = [[dcc.Link(site, href=f"/sites/{site}"), f"{mw:.1f} MW", html.Meter(value=f"{mw / CAPACITY:.2f}")]
-                    for site, mw in values.items()]  # fmt: skip
-            await ctx.websocket.set_prop("chart", "figure", figure(now, list(SITES)))
-            await ctx.websocket.set_prop("sites", "children", table("Site", "Output", "Load", rows=rows))
-        elif (name := str(path).removeprefix("/sites/")) in SITES:
-            await ctx.websocket.set_prop("chart", "figure", figure(now, [name]))
-            await ctx.websocket.set_prop("site-now", "children", f"{measure(name, now):.1f} MW")
+        total, now = sum(measure(site, time.time()) for site in SITES), dt.datetime.now(dt.UTC)
+        await ctx.websocket.set_prop("news", "data", [f"{total:.1f} MW", f"{now:%H:%M:%S}", now.timestamp()])
         await asyncio.sleep(TICK)
+
+
+visits: dict[str, str] = {}  # tab -> which visit to a page is the one that it shows
+
+
+@callback(Input("url", "pathname"), Input("connected", "data"), State("tab", "data"), persistent=True)
+async def stream(path: str, connected: float | None, tab: str) -> None:
+    """Runs while a user's tab shows a page, and not a moment longer than its session."""
+    if ctx.websocket is None or connected is None:
+        return
+    visit = visits[tab] = secrets.token_hex(8)
+    await ctx.websocket.set_prop("visit", "data", visit)
+    site = path.removeprefix("/sites/")
+    try:
+        while visits.get(tab) == visit and not ctx.websocket.is_shutdown:
+            now = time.time()
+            if path == "/":
+                await ctx.websocket.set_prop("chart", "figure", figure(now, list(SITES)))
+                await ctx.websocket.set_prop("sites", "children", site_table(now))
+            elif site in SITES:
+                await ctx.websocket.set_prop("chart", "figure", figure(now, [site]))
+                await ctx.websocket.set_prop("site-now", "children", f"{measure(site, now):.1f} MW")
+            await asyncio.sleep(TICK)
+    finally:
+        if visits.get(tab) == visit:
+            del visits[tab]
 
 
 @callback(Output("power", "children"), Input("wind", "value"))
@@ -383,8 +391,8 @@ NOTICE = Output("notice", "children", allow_duplicate=True)
 
 
 @callback(Output("mine", "children"), Input("notice", "children"), prevent_initial_call=True)
-def refresh(_notice: str) -> html.Table:
-    return own_sessions()
+def refresh(notice: str) -> Any:
+    return own_sessions() if notice else no_update
 
 
 @callback(NOTICE, Input({"sign-out": ALL}, "n_clicks"), prevent_initial_call=True)
@@ -410,7 +418,7 @@ def people(sessions: list[list[str]], users: list[tuple[Any, ...]], nobodies: in
     rows: list[list[Any]] = []
     for user, *rest, id in sessions:
         end = html.Button("End session", id={"do": "end", "to": id})
-        end_all = html.Button(f"End all of {user}", id={"do": "end-all", "to": user})
+        end_all = html.Button(f"End all of {user}", id={"do": "end-all", "to": id})
         rows.append([user, *rest, "this browser" if id == own.id else html.Div([end, end_all], className="buttons")])
     switches: list[list[Any]] = []
     for name, is_admin in users:
@@ -427,16 +435,16 @@ def people(sessions: list[list[str]], users: list[tuple[Any, ...]], nobodies: in
 
 @protected_callback(
     Output("people", "children"),
-    Input("connected", "data"),
     Input("visit", "data"),
+    State("tab", "data"),
     groups=[ADMINISTRATORS],
     missing_permissions_output=html.P("Only administrators see what is here."),
     persistent=True,
 )
-async def watch(connected: float | None, visit: str) -> Any:
-    """Runs while the page is shown to an administrator; `connected` starts it again when the websocket has come back."""
+async def watch(visit: str | None, tab: str) -> Any:
+    """Runs while the page is shown to an administrator."""
     own, shown = current_session(), None
-    while ctx.websocket is not None and own is not None and connected and await ask("visit", "data") == visit:
+    while ctx.websocket is not None and own is not None and visit is not None and visits.get(tab) == visit:
         counted = [(one, len(backend.connections(session=one))) for one in backend.sessions(all=True)]
         sessions = sorted([str(one.user), *seen(one), str(count), one.id] for one, count in counted)
         users = await asyncio.to_thread(sql, "SELECT name, admin FROM users ORDER BY name")
@@ -462,7 +470,10 @@ async def administer(_clicks: list[int | None]) -> Any:
     match ctx.triggered_id:
         case {"do": "end", "to": session}:
             return told("Session ended", await backend.revoke(session=session, reason="ended by an administrator"))
-        case {"do": "end-all", "to": user}:
+        case {"do": "end-all", "to": session}:
+            user = next((one.user for one in backend.sessions(all=True) if one.id == session), None)
+            if user is None:
+                return "That session has ended already"
             receipt = backend.revoke(user=user, keep=own, reason="ended by an administrator")
             return told(f"All sessions of {user} ended", await receipt)
         case {"do": "end-others"}:

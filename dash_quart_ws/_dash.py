@@ -200,6 +200,11 @@ def callback_list(app: Dash) -> list[dict[str, Any]]:
     return list(app._callback_list)
 
 
+def forget_tools(app: Dash) -> None:
+    """Dash keeps what MCP tools gave to whoever asked first, for everybody: have it worked out anew."""
+    app.mcp_callback_map = None
+
+
 def assets_endpoint(app: Dash) -> str:
     """The endpoint of Dash's assets folder: of a blueprint that it registers before it sets the backend up."""
     prefix = app.config.routes_pathname_prefix.replace("/", "_").replace(".", "_")

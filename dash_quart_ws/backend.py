@@ -226,6 +226,8 @@ class QuartBackend(_Backend):
             view_func = self._guard.dependencies(view_func)
         elif name == self._app.config.health_endpoint:
             self._extension.health_paths.add(rule)
+        elif view_func.__module__ == "dash.mcp._server":
+            view_func = self._guard.tools(view_func)
         elif name not in OPEN_RULES:
             view_func = self._guard.data(view_func)
         super().add_url_rule(rule, view_func, endpoint, methods)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from .config import Config
     from .connections.asgi import Socket
+    from .connections.connection import Connection
     from .connections.session import Session
     from .sessions.handshake import Admitted
     from .sessions.rights import Rights
@@ -268,15 +269,17 @@ class Extension:
             security.info("rights-changed user=%.64r by=%.64r remote=%s", user, caller_here(), remote_here())
             concerned = self.groups.changed(user)  # from here on nothing starts with the old ones
             if self._loop is not None and self._loop.is_running():
-                self.spawn(self._read_again(user, concerned, pending), name="rights changed")
+                connections = self.hub.of_user(user)
+                self.spawn(self._read_again(connections, concerned, pending), name="rights changed")
             else:
                 pending.resolve(NOTHING_CLOSED)
 
         self.sessions.in_loop(act)
         return pending
 
-    async def _read_again(self, user: str, concerned: list[Rights], pending: Pending[Receipt]) -> None:
-        connections = self.hub.of_user(user)
+    async def _read_again(
+        self, connections: tuple[Connection, ...], concerned: list[Rights], pending: Pending[Receipt]
+    ) -> None:
         try:
             async with self.server.app_context():
                 if self.groups.source is None:

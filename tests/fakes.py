@@ -98,9 +98,7 @@ class FakeSession:
 class FakeConnection:
     """A connection as far as the hub looks at one; `end` is what tells everybody that it has gone."""
 
-    def __init__(
-        self, id: str, *sessions: FakeSession, remote: str | None = None, visitor: str | None = None
-    ) -> None:
+    def __init__(self, id: str, *sessions: FakeSession, remote: str | None = None, visitor: str | None = None) -> None:
         self.id = id
         self.remote = remote
         self.visitor = visitor

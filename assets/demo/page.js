@@ -6,10 +6,16 @@
 
   /** Says whether what the page shows is still live. When the session ends, the backend's own script goes to the login. */
   function badge(news) {
-    if (news !== last) since = performance.now();
-    last = news ?? null;
+    const moment = news?.[2] ?? null;
+    if (moment !== last) since = performance.now();
+    last = moment;
     if (performance.now() - since > STALE) return ["The connection was lost", "lost"];
     return last === null ? ["Connecting", ""] : ["Live", "on"];
+  }
+
+  /** What the status page and the dashboard show of the news. */
+  function total(news) {
+    return news?.slice(0, 2) ?? ["...", "..."];
   }
 
   /** Browsers look for a link's fragment before Dash has made the page. */
@@ -17,5 +23,5 @@
     if (location.hash === `#${id}`) document.getElementById(id)?.scrollIntoView();
   }
 
-  window.dash_clientside = { ...window.dash_clientside, windward: { badge, scroll } };
+  window.dash_clientside = { ...window.dash_clientside, windward: { badge, total, scroll } };
 })();

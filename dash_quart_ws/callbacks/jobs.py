@@ -13,6 +13,9 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from dash import DiskcacheManager
+from quart import abort
+
+from ..sessions.access import Access, access_of, is_allowed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     from ..sessions.sessions import Sessions
 
 logger = logging.getLogger("dash_quart_ws.jobs")
+
+ALLOWED, REFUSED = "y", "n"
 
 LOOK_EVERY = 5.0
 """Seconds between two looks whether a job still runs, so that nobody waits for the end of its session any more."""
@@ -39,7 +44,7 @@ class Jobs:
             background = spec.get("background")
             manager = background and (background.get("manager") or default)
             if manager and not isinstance(manager, SessionManager):
-                background["manager"] = SessionManager(manager, self)
+                background["manager"] = SessionManager(manager, self, access_of(spec["callback"]))
 
     def owner(self, *, by_user: bool) -> str:
         """Whom a result belongs to: the session at hand, or its user where results are kept to be used again."""
@@ -70,8 +75,9 @@ class Jobs:
 class SessionManager:
     """A background callback manager, as the session at hand may use it. All but what is here is the manager's own."""
 
-    def __init__(self, manager: Any, jobs: Jobs) -> None:
+    def __init__(self, manager: Any, jobs: Jobs, access: Access) -> None:
         self._manager = manager
+        self._access = access
         self._jobs = jobs
 
     def __getattr__(self, name: str) -> Any:
@@ -81,7 +87,21 @@ class SessionManager:
         """The name of a job's result: another one for another session, or user where results are cached."""
         key = self._manager.build_cache_key(*args, **kwargs)
         owner = self._jobs.owner(by_user=self._manager.cache_by is not None)
-        return hashlib.sha256(f"{owner}\0{key}".encode("utf-8", "surrogatepass")).hexdigest()
+        mark = ALLOWED if is_allowed(self._access) else REFUSED
+        return mark + hashlib.sha256(f"{mark}{owner}\0{key}".encode("utf-8", "surrogatepass")).hexdigest()
+
+    def get_progress(self, key: str) -> Any:
+        self._check(key)
+        return self._manager.get_progress(key)
+
+    def get_result(self, key: str, job: Any) -> Any:
+        """The result, for who may still have it: groups may have been lost since the job was started."""
+        self._check(key)
+        return self._manager.get_result(key, job)
+
+    def _check(self, key: str) -> None:
+        if key.startswith(ALLOWED) and not is_allowed(self._access):
+            abort(403, "the user's rights have changed")
 
     def call_job_fn(self, key: str, job_fn: Any, args: Any, context: Any) -> Any:
         """Start a job, and see to it that it does not outlive its session."""

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .._dash import Prepared
     from ..connections.connection import Connection
     from ..sessions.guard import Guard
+    from ..sessions.rights import Rights
     from ..sessions.sessions import Sessions
     from .pool import Pool
 
@@ -90,18 +91,26 @@ class Runner:
     async def _call(self, prepared: Prepared, user: str) -> str:
         rights = rights_here()
         if rights is not None:
+            await rights.read()
             # A background job runs in another process, where nobody is logged in: it is told what its user is.
             prepared.context[RIGHTS] = rights.carried()
         with noting_here():
-            return await self._invoke(prepared, user)
+            return await self._invoke(prepared, user, rights)
 
-    async def _invoke(self, prepared: Prepared, user: str) -> str:
+    async def _invoke(self, prepared: Prepared, user: str, rights: Rights | None) -> str:
         if prepared.is_async:
             try:
                 return await cast("Coroutine[Any, Any, str]", prepared.call())
             except SystemExit as error:  # asyncio would let it end the process
                 raise RuntimeError("the callback raised SystemExit") from error
-        return cast("str", await self._pool().run(user, prepared.call))
+        loop = asyncio.get_running_loop()
+
+        def call() -> Any:
+            if rights is not None and not rights.is_current:  # they have changed while this waited for the thread
+                rights.read_in_thread(loop)
+            return prepared.call()
+
+        return cast("str", await self._pool().run(user, call))
 
     def refusal(self, connection: Connection, request: CallbackRequest) -> str | None:
         """Why this request is not even tried, in words for the browser; None if it may be."""

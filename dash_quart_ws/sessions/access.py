@@ -7,6 +7,7 @@ endpoint, an MCP tool, a background job.
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import functools
 import inspect
@@ -22,11 +23,11 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map, RequestRedirect, Rule
 
 from ..exceptions import ConfigurationError, GroupsUnknown
-from .rights import CheckType, Requirement, groups_here, is_somebody, note, rights_here
+from .rights import CheckType, Requirement, group_name, groups_here, is_somebody, note, rights_here
 from .visitors import remote_here
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from dash import Dash
 
@@ -50,6 +51,11 @@ def access_of(function: Callable[..., Any]) -> Access:
     """Of a callback's function, as Dash's `callback_map` has it: Dash's wrapper keeps the function's attributes."""
     found: Access = getattr(function, ACCESS, Access())
     return found
+
+
+def is_allowed(access: Access) -> bool:
+    """Whether the user at hand meets what a callback demands."""
+    return access.requirement is None or _judge(access.requirement)[0] is Verdict.ALLOWED
 
 
 class Verdict(enum.Enum):
@@ -188,9 +194,9 @@ def protected_callback(
             )
     if check_type not in get_args(CheckType):
         raise TypeError(f"check_type={check_type!r}: give one of {', '.join(map(repr, get_args(CheckType)))}")
-    if isinstance(groups, str):
+    if isinstance(groups, (str, bytes)):
         raise TypeError(f"groups= takes a list: [{groups!r}]")
-    requirement = Requirement(None if groups is None else frozenset(groups), check_type)
+    requirement = Requirement(None if groups is None else frozenset(map(group_name, groups)), check_type)
     if missing_permissions_output is None:
         missing_permissions_output = unauthenticated_output
     instead = {Verdict.NOBODY: unauthenticated_output, Verdict.MISSING: missing_permissions_output}
@@ -227,9 +233,16 @@ def _wrapper(
     @functools.wraps(function)
     def behind(*args: Any, **kwargs: Any) -> Any:
         verdict = check()
-        return function(*args, **kwargs) if verdict is Verdict.ALLOWED else _output(instead[verdict])
+        if verdict is Verdict.ALLOWED:
+            return function(*args, **kwargs)
+        output = _output(instead[verdict])
+        return asyncio.run(_awaited(output)) if inspect.isawaitable(output) else output  # in a thread: no loop runs
 
     return behind  # type: ignore[return-value]
+
+
+async def _awaited(output: Awaitable[Any]) -> Any:
+    return await output
 
 
 def _output(output: Any) -> Any:
@@ -240,10 +253,9 @@ def _output(output: Any) -> Any:
 
 def _check(requirement: Requirement, function: Callable[..., Any]) -> Verdict:
     """Whether the user at hand may call the function; the log says why not."""
+    note(requirement)  # before the look: what is allowed after this by the old groups ends when they change
     verdict, why = _judge(requirement)
-    if verdict is Verdict.ALLOWED:
-        note(requirement)
-    else:
+    if verdict is not Verdict.ALLOWED:
         security.warning(
             "deny user=%.64r callback=%.64r reason=%.128r remote=%s",
             getattr(rights_here(), "user", None), getattr(function, "__qualname__", function), why, remote_here(),

@@ -20,7 +20,7 @@ from quart_auth import Action, current_user
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RequestRedirect
 
-from .._dash import OWN_PAGE, is_router, page_found_for
+from .._dash import OWN_PAGE, forget_tools, is_router, page_found_for
 from ..exceptions import ConfigurationError
 from ..wire.messages import STALE_PAGE
 from . import pages
@@ -227,6 +227,16 @@ class Guard:
         """A view that answers a script: without a login it is 401, unless the app has made it public."""
         return self._wrap(view, view if public else self._unauthorized, self._unauthorized)
 
+    def tools(self, view: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+        """The MCP endpoint: nothing that Dash has worked out for one user is kept for the next."""
+
+        async def forgetful() -> Any:
+            await request.get_data()  # so that the view has nothing left to wait for: nobody gets in between
+            forget_tools(self._app)
+            return await _call(view)
+
+        return self.data(forgetful)
+
     def layout(self, view: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
         """The layout, made for who asks: for nobody only where there are public pages to show in it."""
 
@@ -326,9 +336,9 @@ class Guard:
 
     async def _know_rights(self, session: Session | None) -> None:
         """Have the user's groups at hand for whatever the view asks of them."""
-        if session is not None and session.user is not None:
-            rights = self._groups.of(session.user)
-            setattr(g, RIGHTS, rights)
+        rights = None if session is None or session.user is None else self._groups.of(session.user)
+        setattr(g, RIGHTS, rights)
+        if rights is not None:
             await rights.read()
 
     # ---------------------------------------------------------------------------------------------- the answers

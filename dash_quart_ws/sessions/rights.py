@@ -13,8 +13,9 @@ import contextvars
 import inspect
 import logging
 import weakref
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from quart import current_app, g, has_app_context
 
@@ -30,6 +31,8 @@ CheckType = Literal["one_of", "all_of", "none_of"]
 
 RETRY_AFTER = 1.0
 """Seconds after a failure before the app is asked again."""
+
+NO_LISTS = (str, bytes, Mapping)
 
 RIGHTS = "_dash_quart_ws_rights"
 """Where `g` holds the `Rights` of a request or a websocket, and a background job's context the names of its groups."""
@@ -56,6 +59,11 @@ class Requirement:
                 return not groups & self.groups
 
 
+def group_name(group: Any) -> str:
+    """A group as text, also a number or a member of an enumeration."""
+    return str.__str__(group) if isinstance(group, str) else str(group)
+
+
 Decisions = list[Requirement | None]
 """What one callback was told about its user: requirements that were checked, None where it saw all the groups."""
 
@@ -67,8 +75,25 @@ class Groups:
 
     def __init__(self, source: Callable[[str], Any] | None, timeout: float) -> None:
         self.source = source
-        self._timeout = timeout
+        self.timeout = timeout
         self._live: weakref.WeakSet[Rights] = weakref.WeakSet()
+        self._failures: dict[str, float] = {}
+        self._logged_at = float("-inf")
+
+    def failed(self, user: str, error: BaseException) -> None:
+        """There was no answer: this user is not asked for again for a while, and the log has why."""
+        now = asyncio.get_running_loop().time()
+        self._failures = {name: at for name, at in self._failures.items() if now < at + RETRY_AFTER}
+        self._failures[user] = now
+        if now >= self._logged_at + RETRY_AFTER:
+            self._logged_at = now
+            logger.error(
+                "list_groups failed for user=%.64r: callbacks that need a group are refused", user, exc_info=error
+            )
+
+    def has_just_failed(self, user: str) -> bool:
+        """Whether it is too early to ask again."""
+        return asyncio.get_running_loop().time() < self._failures.get(user, float("-inf")) + RETRY_AFTER
 
     def of(self, user: str) -> Rights:
         """The rights of a user, for a new request or connection; not asked for yet."""
@@ -84,16 +109,17 @@ class Groups:
         """
         if self.source is None:
             return frozenset()
-        async with asyncio.timeout(self._timeout):
+        async with asyncio.timeout(self.timeout):
             found = await current_app.ensure_async(self.source)(user)
             if inspect.isawaitable(found):  # of an object with an async __call__
                 found = await found
-        if isinstance(found, str):
-            raise TypeError(f"list_groups gave the string {found!r}: it has to give a list of them")
-        return frozenset(map(str, found or ()))
+        if isinstance(found, NO_LISTS) or not isinstance(found, Iterable):
+            raise TypeError(f"list_groups gave {found!r}: it has to give a list of groups, an empty one for none")
+        return frozenset(map(group_name, found))
 
     def changed(self, user: str) -> list[Rights]:
         """Whatever was known of this user is not to be relied on any more; who has to read it again."""
+        self._failures.pop(user, None)
         concerned = [rights for rights in self._live if rights.user == user]
         for rights in concerned:
             rights.forget()
@@ -114,7 +140,7 @@ class Rights:
         self._known: frozenset[str] | None = None
         self._wanted = 1
         self._read = 0
-        self._failed_at = float("-inf")
+        self._judged = 1
         self._running: list[Decisions] = []
 
     @property
@@ -140,29 +166,59 @@ class Rights:
     def forget(self) -> None:
         """The groups have changed: the next `read` asks again."""
         self._wanted += 1
-        self._failed_at = float("-inf")
+
+    @property
+    def is_current(self) -> bool:
+        """Whether they are as of the last change."""
+        return self._read == self._wanted
 
     async def read(self) -> None:
         """Have the groups, and have them as of the last change. Never raises: without them, nobody is in any group."""
         async with self._lock:
-            loop = asyncio.get_running_loop()
-            while self._read != self._wanted:
-                if loop.time() < self._failed_at + RETRY_AFTER:  # whoever waited behind that has the same answer
+            while not self.is_current:
+                if self._groups.has_just_failed(self.user):  # whoever waited behind that has the same answer
+                    self._settle(None, self._wanted)
                     return
-                wanted = self._wanted
+                wanted, found = self._wanted, None
                 try:
                     found = await self._groups.ask(self.user)
-                except Exception:  # the app's function may raise anything: without an answer nothing is allowed
-                    logger.exception(
-                        "list_groups failed for user=%.64r: callbacks that need a group are refused", self.user
-                    )
-                    self._failed_at = loop.time()
-                    self._known = None
-                    self.end_what(lambda _decision: True)
+                except asyncio.CancelledError as error:
+                    if cast("asyncio.Task[Any]", asyncio.current_task()).cancelling():
+                        raise
+                    self._missed(wanted, error)  # something of the app's own was cancelled
+                except Exception as error:  # noqa: BLE001 - the app's function may raise anything: logged
+                    self._missed(wanted, error)
+                self._settle(found, wanted)
+                if found is None and wanted == self._wanted:
                     return
-                before, self._known, self._read = self._known, found, wanted
-                if before is not None:
-                    self._judge(before, found)
+
+    def read_in_thread(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The same, for a thread that may wait for the event loop.
+
+        Raises:
+            TimeoutError: the loop has no time, or has stopped.
+        """
+        asyncio.run_coroutine_threadsafe(self.read(), loop).result(2 * self._groups.timeout)
+
+    def _missed(self, wanted: int, error: BaseException) -> None:
+        if wanted == self._wanted:  # else the next answer is the one that counts
+            self._groups.failed(self.user, error)
+
+    def _settle(self, found: frozenset[str] | None, wanted: int) -> None:
+        """What is known from here on; what goes on that was decided otherwise ends, once for each change."""
+        before, self._known = self._known, found
+        is_first = before is None and wanted == self._judged  # nothing can have been decided yet
+        self._judged = wanted
+        if found is not None:
+            self._read = wanted
+        if is_first:
+            return
+        if found is None:
+            self.end_what(lambda decision: decision is None or decision.groups is not None)
+        elif before is None:
+            self.end_what(lambda _decision: False)
+        else:
+            self._judge(before, found)
 
     def _judge(self, before: frozenset[str], now: frozenset[str]) -> None:
         def is_wrong(decision: Requirement | None) -> bool:
@@ -213,13 +269,20 @@ def groups_here() -> frozenset[str] | None:
     """The groups of the user at hand, also in a background job; None for nobody.
 
     Raises:
-        ConfigurationError, GroupsUnknown: as `Rights.known`.
+        ConfigurationError, GroupsUnknown: as `Rights.known`, and in a view of the app's own.
     """
     rights = rights_here()
     if rights is not None:
         return rights.known
-    carried = None if has_app_context() else callback_context().get(RIGHTS)
-    return None if carried is None else frozenset(carried)
+    if not has_app_context():
+        carried = callback_context().get(RIGHTS)
+        return None if carried is None else frozenset(carried)
+    extension = current_app.extensions.get("dash_quart_ws")
+    if not hasattr(g, RIGHTS) and extension is not None and extension.sessions.current() is not None:
+        raise GroupsUnknown(
+            "groups are at hand in layouts and callbacks: a view of your own asks your list_groups(user)"
+        )
+    return None
 
 
 def is_somebody() -> bool:
@@ -228,15 +291,16 @@ def is_somebody() -> bool:
 
 
 def list_groups() -> list[str] | None:
-    """The groups of the user whose view, layout or callback is running, sorted; None for nobody.
+    """The groups of the user whose layout or callback is running, sorted; None for nobody.
 
     They are what the option `list_groups` gave: asked once for an HTTP request, and kept for a connection until
     `QuartBackend.rights_changed`. A callback that has seen them ends when they change (4101, or 403 over HTTP).
 
     Raises:
         ConfigurationError: `QuartBackend` was given no `list_groups`.
-        GroupsUnknown: that function has failed, or taken longer than `groups_timeout`.
+        GroupsUnknown: that function has failed, or taken longer than `groups_timeout`; or this is a view of the app's own,
+            for which nobody has asked.
     """
+    note(None)  # before the look: who is told the old list after this ends when it changes
     groups = groups_here()
-    note(None)
     return None if groups is None else sorted(groups)

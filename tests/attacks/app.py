@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from typing import Any
@@ -42,18 +43,12 @@ async def torrent(_clicks: int) -> None:
     while ctx.websocket is not None and not ctx.websocket.is_shutdown:
         await ctx.websocket.set_prop("torrent", "children", "x" * 200_000)
         await ctx.websocket.set_prop("torrent", "title", str(time.monotonic()))
-        await _a_moment()
+        await asyncio.sleep(0.001)
 
 
 @callback(Output("broken", "children"), GO)
 async def broken(value: Any) -> str:
     raise RuntimeError(f"the password of the database is hunter2, and you said {value!r}")
-
-
-async def _a_moment() -> None:
-    import asyncio
-
-    await asyncio.sleep(0.001)
 
 
 if "JOBS" in os.environ:
@@ -62,6 +57,20 @@ if "JOBS" in os.environ:
     def long(seconds: float) -> str:
         time.sleep(min(seconds, 60))
         return "the traders' figures"
+
+
+else:
+    witnessed: list[tuple[Any, Any]] = []
+
+    @callback(Output("job", "children"), GO)
+    async def witness(clicks: int | None) -> str:
+        """Who clicked for the how manieth time, as the server saw it."""
+        witnessed.append((current_user.auth_id, clicks))
+        return f"{current_user.auth_id} {clicks}"
+
+    @server.get("/witnessed")
+    async def get_witnessed() -> list[Any]:
+        return [list(one) for one in witnessed]
 
 
 @server.get("/answers")

@@ -13,7 +13,7 @@ import time
 from contextlib import AsyncExitStack, ExitStack, closing, suppress
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, quote, urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 import pytest
 import websockets
@@ -28,11 +28,9 @@ from .target import (
     COOKIE,
     DASH_WORKER_STOP,
     MARK,
-    PAGES_OUTPUT,
     Target,
     attacked,
     frame,
-    path_of,
     payload,
     registry,
     routing,
@@ -71,7 +69,9 @@ def speak(target: Target, text: str | bytes, *, source: str = "127.0.0.1") -> by
         return answer
 
 
-def handshake(target: Target, *, cookie: str | None = None, path: str = SOCKET_PATH, headers: tuple[str, ...] = ()) -> int:
+def handshake(
+    target: Target, *, cookie: str | None = None, path: str = SOCKET_PATH, headers: tuple[str, ...] = ()
+) -> int:
     """The status of a handshake whose headers are given line by line."""
     key = base64.b64encode(b"0123456789abcdef").decode()
     lines = [
@@ -272,7 +272,9 @@ async def test_a_page_token_of_any_kind_of_json_costs_only_its_own_request(site:
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_two_page_tokens_in_one_request_are_no_way_around_the_check(site: Target, two: dict[str, Any], first: bool) -> None:
+def test_two_page_tokens_in_one_request_are_no_way_around_the_check(
+    site: Target, two: dict[str, Any], first: bool
+) -> None:
     own, foreign = quote(two["own"]), quote(two["forged"]["another user's"])
     tokens = f"{own}&endId={foreign}" if first else f"{foreign}&endId={own}"
     ran = site.ran()
@@ -389,7 +391,9 @@ SIMPLE = {
     "text/plain; charset=application/json": lambda body: json.dumps(body),
     "text/plain;application/json": lambda body: json.dumps(body),
     "application/x-www-form-urlencoded": lambda body: json.dumps(body) + "=",
-    "multipart/form-data; boundary=x": lambda body: f'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n{json.dumps(body)}\r\n--x--\r\n',
+    "multipart/form-data; boundary=x": lambda body: (
+        f'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n{json.dumps(body)}\r\n--x--\r\n'
+    ),
     "": lambda body: json.dumps(body),
 }
 """What another site's form, or its script, may send without asking first (Fetch, "CORS-safelisted request-header")."""
@@ -456,7 +460,15 @@ ELSEWHERE = (
     "/\x1b/evil.test", "/\x85/evil.test", "evil.test", ".evil.test", "?next=//evil.test", "#//evil.test", "//[::1]/", "/\x7f/evil.test",
     "///", "//", "/\\",
 )  # fmt: skip
-INSIDE = ("/report/7", "/report/7?q=1&r=//evil.test", "/.//evil.test", "/%2f/evil.test", "/%5c/evil.test", "/@evil.test", "/;//evil.test")
+INSIDE = (
+    "/report/7",
+    "/report/7?q=1&r=//evil.test",
+    "/.//evil.test",
+    "/%2f/evil.test",
+    "/%5c/evil.test",
+    "/@evil.test",
+    "/;//evil.test",
+)
 
 
 @pytest.mark.parametrize("target", [*ELSEWHERE, *INSIDE])
@@ -547,7 +559,9 @@ def test_two_hosts_are_refused(site: Target) -> None:
 XSS = "\"'></script><script>alert(1)</script>"
 
 
-@pytest.mark.parametrize("path", ["/user/{}/public?x={}", "/status?x={}", "/login?next=/{}", "/{}", "/_dash-quart-ws/{}"])
+@pytest.mark.parametrize(
+    "path", ["/user/{}/public?x={}", "/status?x={}", "/login?next=/{}", "/{}", "/_dash-quart-ws/{}"]
+)
 def test_no_page_echoes_a_script(site: Target, path: str) -> None:
     reply = site.request("GET", path.replace("{}", quote(XSS, safe="")), headers={"Referer": XSS, "User-Agent": XSS})
     assert b"<script>alert" not in reply.body
@@ -590,7 +604,7 @@ def test_no_other_site_opens_a_websocket_with_the_users_cookie(site: Target, ali
         (host, "Origin: http://evil.test", own),
         (host, "Sec-WebSocket-Origin: " + site.origin),
         ("Host: evil.test", own),
-        (host, "Origin: http://evil.test", f"X-Forwarded-Host: evil.test\r\nX-Forwarded-Proto: http"),
+        (host, "Origin: http://evil.test", "X-Forwarded-Host: evil.test\r\nX-Forwarded-Proto: http"),
         (host, "Origin: http://evil.test", "Forwarded: host=evil.test;proto=http"),
     ):
         assert handshake(site, cookie=alice, headers=headers) in (400, 403), headers
@@ -624,7 +638,17 @@ REBOUND = (
 @pytest.mark.parametrize("host", REBOUND)
 def test_under_a_name_that_is_not_its_own_the_server_answers_nothing(named: Target, host: str) -> None:
     alice = named.login("alice")
-    for path in ("/", "/me", "/_dash-layout", "/logout", "/login/bob", "/assets/style.css", "/_favicon.ico", "//", "/nothing"):
+    for path in (
+        "/",
+        "/me",
+        "/_dash-layout",
+        "/logout",
+        "/login/bob",
+        "/assets/style.css",
+        "/_favicon.ico",
+        "//",
+        "/nothing",
+    ):
         answer = speak(named, f"GET {path} HTTP/1.1\r\nHost: {host}\r\nCookie: {alice}\r\nConnection: close\r\n\r\n")
         assert answer.split()[1] in (b"421", b"400"), (path, answer)
         assert b"set-cookie" not in answer.lower()
@@ -683,12 +707,19 @@ async def test_a_user_without_the_group_gets_in_by_no_way(site: Target, bob: str
     assert b"not for you" in site.post(TRADE, bob).body
     assert b"not for you" in site.request("POST", "/api/trade", cookie=bob, body={"clicks": 1}).body
     for arguments in ({"clicks": 1, "groups": ["traders"]}, {"self": 1}, [1], "x", {"": 1}, {"__class__": 1}, None, 1):
-        reply = site.request("POST", "/api/trade", cookie=bob, body=json.dumps(arguments), headers={"Content-Type": "application/json"})
+        reply = site.request(
+            "POST", "/api/trade", cookie=bob, body=json.dumps(arguments), headers={"Content-Type": "application/json"}
+        )
         assert b"traded" not in reply.body
         assert b"Traceback" not in reply.body
         assert b"TypeError" not in reply.body
     for name in ("trade", "manage"):
-        calling = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": name, "arguments": {"clicks": 1}}}
+        calling = {
+            "jsonrpc": "2.0",
+            "id": 1,
+            "method": "tools/call",
+            "params": {"name": name, "arguments": {"clicks": 1}},
+        }
         reply = site.request("POST", "/_mcp", cookie=bob, body=calling)
         assert b"traded" not in reply.body
         assert b"managed" not in reply.body
@@ -712,7 +743,9 @@ def test_a_user_cannot_choose_their_groups_by_a_header_or_an_argument(site: Targ
     assert b"not for you" in reply.body
 
 
-@pytest.mark.parametrize("method", ["initialize", "tools/list", "tools/call", "resources/list", "resources/read", "tasks/get", "x"])
+@pytest.mark.parametrize(
+    "method", ["initialize", "tools/list", "tools/call", "resources/list", "resources/read", "tasks/get", "x"]
+)
 def test_mcp_is_not_for_nobody(site: Target, method: str) -> None:
     for http in ("POST", "GET", "DELETE", "HEAD", "OPTIONS"):
         reply = site.request(http, "/_mcp", body={"jsonrpc": "2.0", "id": 1, "method": method, "params": {}})
@@ -767,7 +800,12 @@ async def test_what_a_callback_raises_is_told_to_nobody_but_the_log(site: Target
 
 
 def test_what_a_tool_of_mcp_raises_is_told_to_nobody_but_the_log(site: Target, alice: str) -> None:
-    calling = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "broken", "arguments": {"value": "x"}}}
+    calling = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "tools/call",
+        "params": {"name": "broken", "arguments": {"value": "x"}},
+    }
     reply = site.request("POST", "/_mcp", cookie=alice, body=calling)
     assert b"hunter2" not in reply.body
 
@@ -791,7 +829,24 @@ def test_a_path_with_a_line_break_is_no_error_of_the_server(site: Target) -> Non
     assert "Traceback" not in site.log[before:]
 
 
-ODD: tuple[Any, ...] = (None, True, 0, -1, 1.5, "", "x", "\ud800", [], {}, [[]], [{}], {"id": {}}, [None], {"a": [{}]}, [[[{}]]])
+ODD: tuple[Any, ...] = (
+    None,
+    True,
+    0,
+    -1,
+    1.5,
+    "",
+    "x",
+    "\ud800",
+    [],
+    {},
+    [[]],
+    [{}],
+    {"id": {}},
+    [None],
+    {"a": [{}]},
+    [[[{}]]],
+)
 FIELDS = ("output", "outputs", "inputs", "changedPropIds", "state", "parsedChangedPropsIds", "endId")
 
 
@@ -808,7 +863,9 @@ async def test_no_odd_message_costs_the_connection(site: Target, bob: str, who: 
             await connection.send(frame(one, f"odd-{number}"))
         assert (await call(connection, good, request_id="good"))["status"] == "ok"
         for value in ODD:
-            await connection.send(json.dumps({"type": value, "requestId": value, "rendererId": value, "payload": value}))
+            await connection.send(
+                json.dumps({"type": value, "requestId": value, "rendererId": value, "payload": value})
+            )
             await connection.send(json.dumps(value))
         assert (await call(connection, good, request_id="again"))["status"] == "ok"
     assert "Exception on websocket" not in site.log[before:]
@@ -817,7 +874,9 @@ async def test_no_odd_message_costs_the_connection(site: Target, bob: str, who: 
 # ------------------------------------------------------------------------------------------------- floods, fairness
 
 
-async def test_five_thousand_bad_messages_close_that_connection_and_no_other(site: Target, alice: str, bob: str) -> None:
+async def test_five_thousand_bad_messages_close_that_connection_and_no_other(
+    site: Target, alice: str, bob: str
+) -> None:
     async with site.connect(alice) as bystander, site.connect(bob) as own_other, site.connect(bob) as flooder:
         before = len(site.log)
         with suppress(websockets.ConnectionClosed):
@@ -904,7 +963,9 @@ async def test_a_user_who_blocks_threads_delays_no_other(site: Target, alice: st
             connection = await stack.enter_async_context(site.connect(mallory))
             for request in range(20):
                 await connection.send(request_message("slow.children", 4, f"{number}-{request}"))
-        posts = [asyncio.create_task(asyncio.to_thread(site.post, payload("slow.children", 4), mallory)) for _ in range(2)]
+        posts = [
+            asyncio.create_task(asyncio.to_thread(site.post, payload("slow.children", 4), mallory)) for _ in range(2)
+        ]
         await answered_soon(site, alice)
         await site.aget("/revoke/mallory")
         assert {reply.status for reply in await asyncio.gather(*posts)} == {401}
@@ -933,7 +994,12 @@ async def test_a_user_who_never_reads_delays_no_other(site: Target, alice: str) 
 
 async def test_a_tool_of_mcp_that_blocks_delays_no_other(site: Target, alice: str) -> None:
     mallory = site.login("mallory")
-    calling = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "slow", "arguments": {"seconds": 6}}}
+    calling = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "tools/call",
+        "params": {"name": "slow", "arguments": {"seconds": 6}},
+    }
     blocking = asyncio.create_task(asyncio.to_thread(site.request, "POST", "/_mcp", cookie=mallory, body=calling))
     try:
         async with asyncio.timeout(0.5):
@@ -948,12 +1014,18 @@ def test_a_request_that_is_never_finished_delays_no_other(site: Target, alice: s
     with ExitStack() as stack:
         for _ in range(50):
             one = stack.enter_context(closing(socket.create_connection(("127.0.0.1", site.port))))
-            one.sendall(f"POST {CALLBACK} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{{".encode())
+            one.sendall(
+                f"POST {CALLBACK} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{{".encode()
+            )
         assert site.post(WHO, alice).status == 200
 
 
 def test_a_cookie_of_many_kilobytes_is_nobodys(site: Target) -> None:
-    for cookie in (f"{COOKIE}={'a' * 12_000}", "; ".join(f"{COOKIE}={number}" for number in range(500)), f"{COOKIE}=;;;=;\x7f"):
+    for cookie in (
+        f"{COOKIE}={'a' * 12_000}",
+        "; ".join(f"{COOKIE}={number}" for number in range(500)),
+        f"{COOKIE}=;;;=;\x7f",
+    ):
         assert site.me(cookie)["user"] is None
 
 
@@ -996,7 +1068,9 @@ def start(target: Target, cookie: str, output: str, value: Any, token: str | Non
     return {"cacheKey": reply.json["cacheKey"], "job": reply.json["job"]}
 
 
-def poll(target: Target, cookie: str | None, output: str, value: Any, token: str | None, handles: dict[str, str]) -> Any:
+def poll(
+    target: Target, cookie: str | None, output: str, value: Any, token: str | None, handles: dict[str, str]
+) -> Any:
     query = "&".join(f"{name}={quote(text)}" for name, text in handles.items())
     query += "" if token is None else f"&endId={quote(token)}"
     return target.request("POST", f"{CALLBACK}?{query}", cookie=cookie, body=payload(output, value))
@@ -1087,7 +1161,9 @@ def test_mcp_does_not_give_another_users_task_away(jobs: Target, folder: Path) -
     alice, bob = jobs.login("alice"), jobs.login("bob")
 
     def ask(cookie: str, method: str, **params: Any) -> Any:
-        return jobs.request("POST", "/_mcp", cookie=cookie, body={"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
+        return jobs.request(
+            "POST", "/_mcp", cookie=cookie, body={"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        )
 
     begun = ask(alice, "tools/call", name="job", arguments={"clicks": 4714}, task={})
     found = re.search(r"job:\d+~[0-9a-f]+:[0-9a-f]+~[0-9a-f]+:\d+", begun.body.decode())
@@ -1165,7 +1241,11 @@ LOG_ATTACKS = (
     "output over the socket", "output of a user", "type", "request id", "renderer id", "page token", "path", "path of a bundle", "bundle",
     "path of a public page", "origin", "host", "user agent", "address",
 )  # fmt: skip
-HEADERS = (*("origin", "host", "user agent", "address", "user name", "banned user", "next"), *(one for one in LOG_ATTACKS if "path" in one), "bundle")
+HEADERS = (
+    *("origin", "host", "user agent", "address", "user name", "banned user", "next"),
+    *(one for one in LOG_ATTACKS if "path" in one),
+    "bundle",
+)
 LONGEST_LINE = 700
 
 
@@ -1196,7 +1276,10 @@ def test_no_client_writes_a_field_of_its_own_into_a_line_of_the_log(logged: Targ
     (line,) = (line for line in lines_after(logged, act, event) if event in line)
     fields = re.findall(r"""(\w+)=("(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?|\S*)""", line)
     assert "forged" not in dict(fields).get("session", "")
-    assert [value for name, value in fields if name == "remote"] in (["127.0.0.1"], ["'127.0.0.1'"]) or where == "address"
+    assert [value for name, value in fields if name == "remote"] in (
+        ["127.0.0.1"],
+        ["'127.0.0.1'"],
+    ) or where == "address"
     assert not [value for name, value in fields if value in ("forged", "6.6.6.6", "root")], line
 
 

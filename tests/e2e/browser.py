@@ -66,7 +66,7 @@ class Browser:
             self.driver.close()
         self.driver.switch_to.window(first)
         if self.driver.current_url.startswith(self.demo.url):
-            self.js("return fetch('/logout', {method: 'POST'}).then(() => null, () => null)")
+            self.js("sessionStorage.clear(); return fetch('/logout', {method: 'POST'}).then(() => null, () => null)")
         for script in self.scripts:
             self.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", {"identifier": script})
         self.scripts.clear()

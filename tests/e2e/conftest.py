@@ -22,6 +22,9 @@ EXPECTED_COMPLAINTS = (
     ("/login", "403"),  # a wrong password
     ("/_dash-quart-ws/session", "ERR_CONNECTION_REFUSED"),  # the server restarts
     ("/_dash-ws-callback", "ERR_CONNECTION_REFUSED"),
+    ("WebSocket error", "nothing was asked of this tab"),  # an answer that comes after its connection has ended
+    ("dash_renderer", "Error: stale page"),
+    ("dash_renderer", "Error: login required"),
 )
 
 
