@@ -145,7 +145,7 @@ LOGIN_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><titl
 # ------------------------------------------------------------------------------------------------------------ pages
 
 
-def card(id: str, title: str, *content: Any) -> html.Section:
+def card(id: str, title: Any, *content: Any) -> html.Section:
     return html.Section([html.H2(title), *content], className="card", id=id)
 
 
@@ -189,15 +189,23 @@ def chart() -> dcc.Graph:
 
 
 def dashboard(**_query: str) -> html.Div:  # Dash gives the query of the URL to every page's function
+    rows: list[list[Any]] = []
+    for one in SITES:
+        load: Any = {"id": f"{one}-load", "aria-label": f"Load of {one}"}
+        rows.append([dcc.Link(one, href=f"/sites/{one}"), html.Span(id=f"{one}-now"), html.Meter(**load)])
+    label, bar = (
+        html.Label("Calculator: wind speed, m/s", htmlFor="wind"),
+        html.Progress(id="progress", max=100, title="Report"),
+    )
     return page(
         "Dashboard",
         card("now", "Total output", html.Strong("...", id="total")),
         card("time", "Server time, UTC", html.Strong("...", id="clock")),
         card("me", "Signed in as", html.Strong(current_user.auth_id), dcc.Link("Where else?", href="/account")),
         card("output", "Output, MW", chart()),
-        card("load", "Sites", html.Div(id="sites")),
-        card("calculator", "Calculator: wind speed, m/s", dcc.Input(id="wind", value="8.5"), html.P(id="power")),
-        card("yield", "Report", html.Progress(id="progress", max=100), html.Button("Prepare", id="run"), html.P(id="report")),
+        card("sites", "Sites", table("Site", "Output", "Load", rows=rows)),
+        card("calculator", label, dcc.Input(id="wind", value="8.5"), html.P(id="power")),
+        card("yield", "Report", bar, html.Button("Prepare", id="run"), html.P(id="report")),
     )  # fmt: skip
 
 
@@ -283,13 +291,6 @@ def figure(now: float, sites: list[str]) -> dict[str, Any]:
     return {"data": lines, "layout": CHART}
 
 
-def site_table(now: float) -> html.Table:
-    values = {site: measure(site, now) for site in SITES}
-    rows = [[dcc.Link(site, href=f"/sites/{site}"), f"{mw:.1f} MW", html.Meter(value=f"{mw / CAPACITY:.2f}")]
-            for site, mw in values.items()]  # fmt: skip
-    return table("Site", "Output", "Load", rows=rows)
-
-
 @public_callback(persistent=True, websocket=True)
 async def pulse() -> None:
     """Runs in every open page, for nobody in particular. Dash starts it again when the websocket has come back."""
@@ -318,7 +319,9 @@ async def stream(path: str, connected: float | None, tab: str) -> None:
             now = time.time()
             if path == "/":
                 await ctx.websocket.set_prop("chart", "figure", figure(now, list(SITES)))
-                await ctx.websocket.set_prop("sites", "children", site_table(now))
+                for one in SITES:  # not the whole table: who is about to click a link in it would lose it
+                    await ctx.websocket.set_prop(f"{one}-now", "children", f"{measure(one, now):.1f} MW")
+                    await ctx.websocket.set_prop(f"{one}-load", "value", f"{measure(one, now) / CAPACITY:.2f}")
             elif site in SITES:
                 await ctx.websocket.set_prop("chart", "figure", figure(now, [site]))
                 await ctx.websocket.set_prop("site-now", "children", f"{measure(site, now):.1f} MW")

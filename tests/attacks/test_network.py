@@ -456,9 +456,10 @@ ELSEWHERE = (
     "//evil.test", "///evil.test", "////evil.test", "http://evil.test", "https:evil.test", "http:/evil.test", "HTTPS://evil.test",
     "\\\\evil.test", "/\\evil.test", "\\/evil.test", "/\\/evil.test", "/\t/evil.test", "/\n/evil.test", "\t//evil.test",
     " //evil.test", "/\r/evil.test", "\x00//evil.test", "javascript:alert(1)", "JaVaScRiPt:alert(1)", "data:text/html,x",
-    "//evil.test/%2f..", "//google.com@evil.test", "https://127.0.0.1@evil.test", "//evil%E3%80%82test", "／／evil.test",
-    "/\x1b/evil.test", "/\x85/evil.test", "evil.test", ".evil.test", "?next=//evil.test", "#//evil.test", "//[::1]/", "/\x7f/evil.test",
-    "///", "//", "/\\",
+    "//evil.test/%2f..", "//google.com@evil.test", "https://127.0.0.1@evil.test", "//evil%E3%80%82test",
+    "\uff0f\uff0fevil.test",    "/\x1b/evil.test", "/\x85/evil.test",
+    "evil.test", ".evil.test", "?next=//evil.test", "#//evil.test", "//[::1]/",
+    "/\x7f/evil.test",    "///", "//", "/\\",
 )  # fmt: skip
 INSIDE = (
     "/report/7",
@@ -611,7 +612,8 @@ def test_no_other_site_opens_a_websocket_with_the_users_cookie(site: Target, ali
 
 
 @pytest.mark.parametrize(
-    "path", ["/_dash-ws-callback/", "//_dash-ws-callback", "/_DASH-WS-CALLBACK", "/x/../_dash-ws-callback", "/./_dash-ws-callback",
+    "path", ["/_dash-ws-callback/", "//_dash-ws-callback", "/_DASH-WS-CALLBACK", "/x/../_dash-ws-callback",
+             "/./_dash-ws-callback",
              "/_dash-ws-callback%00", "/_dash-ws-callback;x", "/", "/_dash-update-component", "/_mcp"]
 )  # fmt: skip
 def test_another_spelling_of_the_sockets_path_is_no_way_past_the_handshake(site: Target, alice: str, path: str) -> None:
@@ -630,8 +632,8 @@ def named(folder: Path) -> Iterator[Target]:
 
 REBOUND = (
     "evil.test", "evil.test:80", "127.0.0.1.evil.test", "evil-dash.test", "dash.test.evil.test", "127.0.0.1@evil.test",
-    "evil.test@127.0.0.1", "localhost", "127.0.0.1, evil.test", "[::1]", "127.1", "", "evil.test#127.0.0.1", "evil.test/127.0.0.1",
-    "xdash.test", "127.0.0.1\tevil.test",
+    "evil.test@127.0.0.1", "localhost", "127.0.0.1, evil.test", "[::1]", "127.1", "", "evil.test#127.0.0.1",
+    "evil.test/127.0.0.1",    "xdash.test", "127.0.0.1\tevil.test",
 )  # fmt: skip
 
 
@@ -762,9 +764,17 @@ def test_after_alice_has_been_everywhere_nobody_finds_anything_of_hers(site: Tar
         reply = site.get(path, alice)
         kept[path] = reply.headers.get("Cache-Control", "")
         if b"alice" in reply.body or any(text.encode() in reply.body for text in SECRET_TEXTS):
-            assert "no-store" in kept[path] or path in ("/me", "/state", "/rules", "/sessions/x", "/account"), path
+            assert "no-store" in kept[path] or path in (
+                "/me",
+                "/state",
+                "/rules",
+                "/sessions/x",
+                "/account",
+                "/answers",
+                "/witnessed",
+            ), path
     site.post(routing("/report/7"), alice)
-    for path in sorted(paths - {"/state", "/answers", "/rules", "/sessions/x"}):
+    for path in sorted(paths - {"/state", "/answers", "/witnessed", "/rules", "/sessions/x"}):
         for headers in ({}, {"If-None-Match": "*"}, {"X-Forwarded-For": "127.0.0.1"}, {"Range": "bytes=0-"}):
             body = site.request("GET", path, headers=headers).body
             assert b"alice" not in body, path
@@ -924,7 +934,7 @@ async def test_a_made_up_proxy_header_does_not_lift_that_limit_for_others(site: 
     [
         "[" * 100_000,
         '{"a":' * 100_000,
-        '{"type":"callback_request","requestId":"1","rendererId":"t","payload":{"output":"x","inputs":' + "[" * 5_000 + "]" * 5_000 + "}}",
+        '{"type":"callback_request","requestId":"1","payload":{"output":"x","inputs":' + "[" * 5_000 + "]" * 5_000 + "}}",
         '{"type":"heartbeat","x":' + "9" * 1_000_000 + "}",
         '{"type":"heartbeat","x":"' + "\\ud800" * 100_000 + '"}',
         json.dumps({"type": "heartbeat", **{f"k{number}": number for number in range(100_000)}}),
@@ -962,9 +972,9 @@ async def test_a_user_who_blocks_threads_delays_no_other(site: Target, alice: st
             mallory = site.login("mallory")  # another session each time: it is the user who counts
             connection = await stack.enter_async_context(site.connect(mallory))
             for request in range(20):
-                await connection.send(request_message("slow.children", 4, f"{number}-{request}"))
+                await connection.send(request_message("slow.children", 9, f"{number}-{request}"))
         posts = [
-            asyncio.create_task(asyncio.to_thread(site.post, payload("slow.children", 4), mallory)) for _ in range(2)
+            asyncio.create_task(asyncio.to_thread(site.post, payload("slow.children", 9), mallory)) for _ in range(2)
         ]
         await answered_soon(site, alice)
         await site.aget("/revoke/mallory")
@@ -1015,7 +1025,8 @@ def test_a_request_that_is_never_finished_delays_no_other(site: Target, alice: s
         for _ in range(50):
             one = stack.enter_context(closing(socket.create_connection(("127.0.0.1", site.port))))
             one.sendall(
-                f"POST {CALLBACK} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{{".encode()
+                b"POST /_dash-update-component HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                b"Content-Length: 99\r\n\r\n{"
             )
         assert site.post(WHO, alice).status == 200
 
@@ -1030,7 +1041,7 @@ def test_a_cookie_of_many_kilobytes_is_nobodys(site: Target) -> None:
 
 
 def test_of_two_cookies_one_counts_and_it_is_the_same_one_everywhere(site: Target, alice: str, bob: str) -> None:
-    """Whoever can plant a second cookie gets a user's page and his own callbacks apart: no work goes from one to the other."""
+    """Whoever plants a second cookie gets a page and its callbacks apart: no work goes from one to the other."""
     tossed = f"{bob}; {alice}"
     assert site.me(tossed)["user"] == "bob"
     token, ran = site.page_token(alice), site.ran()
@@ -1131,13 +1142,14 @@ def test_a_job_of_the_same_kind_does_not_give_away_another_users_result(jobs: Ta
 
 
 def test_a_job_of_the_same_kind_does_not_take_another_users_result_away(jobs: Target, folder: Path) -> None:
-    alice, bob = jobs.login("alice"), jobs.login("bob")
-    hers = jobs.page_token(alice)
-    handles = start(jobs, alice, "job.children", 4712, hers)
-    finished(jobs, handles, folder)
-    finished_before = start(jobs, bob, "job.children", 4712, jobs.page_token(bob))
-    wait_for(lambda: not is_running(process_of(finished_before)), 40, "his job to be over")
-    assert b"the job's result 4712" in poll(jobs, alice, "job.children", 4712, hers, handles).body
+    jobs.get("/groups/dave/traders")
+    alice, dave = jobs.login("alice"), jobs.login("dave")
+    hers, his = jobs.page_token(alice), jobs.page_token(dave)
+    first = start(jobs, alice, "job.children", 4712, hers)
+    finished(jobs, first, folder)
+    second = start(jobs, dave, "job.children", 4712, his)  # the same question, and he may ask it
+    wait_for(lambda: b'"response"' in poll(jobs, dave, "job.children", 4712, his, second).body, 40, "his own result")
+    assert b"the job's result 4712" in poll(jobs, alice, "job.children", 4712, hers, first).body
 
 
 def test_a_job_ends_with_the_session_that_asked_for_it(jobs: Target) -> None:
@@ -1166,7 +1178,7 @@ def test_mcp_does_not_give_another_users_task_away(jobs: Target, folder: Path) -
         )
 
     begun = ask(alice, "tools/call", name="job", arguments={"clicks": 4714}, task={})
-    found = re.search(r"job:\d+~[0-9a-f]+:[0-9a-f]+~[0-9a-f]+:\d+", begun.body.decode())
+    found = re.search(r"job:\d+~[0-9a-f]+:[^~\"]+~[0-9a-f]+:\d+", begun.body.decode())
     assert found is not None, begun.body
     _, job, rest = found[0].split(":", 2)
     finished(jobs, {"cacheKey": rest, "job": job}, folder)
@@ -1176,7 +1188,7 @@ def test_mcp_does_not_give_another_users_task_away(jobs: Target, folder: Path) -
 
 # ------------------------------------------------------------------------------------------------- log injection
 
-INJECTED = "x\r\nWARNING:dash_quart_ws.security:end user='alice' by='root'\x1b[2J\x00\u2028\u202e\u0085" + MARK
+INJECTED = "x\r\nWARNING:dash_quart_ws.security:end user='alice' by='root'\x1b[2J\x00\u2028\u202e\u0085 the end"
 
 
 @pytest.fixture(scope="module")
@@ -1202,10 +1214,19 @@ def over_socket(target: Target, *texts: str, cookie: str | None = None) -> None:
             connection.frame()
 
 
+def long_host(text: str) -> str:
+    """A name with labels that are no longer than they may be."""
+    return ".".join(text[start : start + 60] for start in range(0, len(text), 60))
+
+
 def log_attacks(target: Target, text: str) -> dict[str, tuple[Any, str]]:
     """What is done with the text, and the event that it gives."""
     header = re.sub(r"[\r\n\x00]", " ", text).encode().decode("latin1")
     unprintable = frame(payload(f"{text}.children"))
+
+    def asks(*headers: str) -> bytes:
+        return speak(target, "\r\n".join(["GET /login/a HTTP/1.1", *headers, "Connection: close", "", ""]))
+
     return {
         "user name": (lambda: target.get(f"/login/{quote(text, safe='')}"), "security:login "),
         "user name of the page": (lambda: target.post(signing_in(text, text[::-1])), "security:login "),
@@ -1226,19 +1247,16 @@ def log_attacks(target: Target, text: str) -> dict[str, tuple[Any, str]]:
         "path of a public page": (lambda: target.get(f"/user/{quote(text, safe='')}/public"), None),
         "origin": (
             lambda: handshake(target, headers=(f"Host: 127.0.0.1:{target.port}", f"Origin: {header}")), "security:refuse "),
-        "host": (lambda: speak(target, f"GET / HTTP/1.1\r\nHost: {header}\r\nConnection: close\r\n\r\n"), "security:foreign-host "),
-        "user agent": (
-            lambda: speak(target, f"GET /login/a HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: {header}\r\nConnection: close\r\n\r\n"),
-            "security:login "),
-        "address": (
-            lambda: speak(target, f"GET /login/a HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Forwarded-For: {header}\r\nConnection: close\r\n\r\n"),
-            "security:login "),
+        "host": (lambda: asks(f"Host: {long_host(header)}"), "security:foreign-host "),
+        "user agent": (lambda: asks("Host: 127.0.0.1", f"User-Agent: {header}"), "security:login "),
+        "address": (lambda: asks("Host: 127.0.0.1", f"X-Forwarded-For: {header}"), "security:login "),
     }  # fmt: skip
 
 
 LOG_ATTACKS = (
     "user name", "user name of the page", "banned user", "next", "next of the page", "output over http",
-    "output over the socket", "output of a user", "type", "request id", "renderer id", "page token", "path", "path of a bundle", "bundle",
+    "output over the socket", "output of a user", "type", "request id", "renderer id", "page token", "path",
+    "path of a bundle", "bundle",
     "path of a public page", "origin", "host", "user agent", "address",
 )  # fmt: skip
 HEADERS = (

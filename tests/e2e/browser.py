@@ -143,9 +143,10 @@ class Browser:
         self.wait_for(lambda: text in self.navigation, f"a link to {text}")
         self.driver.find_element(By.XPATH, f"//nav//a[.='{text}']").click()
 
-    def press(self, row: str, button: str) -> None:
-        """Click a button in the first row of a table that holds a text. The table may be made anew at any time."""
-        path = f"//tr[td[.='{row}']]//button[.='{button}' or @role='{button}']"
+    def press(self, row: str | None, button: str) -> None:
+        """Click a button, of the first row that holds a text if one is given. The table may be made anew at any time."""
+        path = f"//tr[td[.='{row}']]" if row else ""
+        path += f"//button[.='{button}' or @role='{button}']"
         self.wait_for(lambda: self.js(PRESS, path), f"the button {button!r} of {row!r}")
 
     # ------------------------------------------------------------------------------------------------- looking
@@ -178,10 +179,14 @@ class Browser:
             id,
         )
 
+    @property
+    def page_token(self) -> str:
+        """What Dash's renderer sends with every callback."""
+        return self.js("return JSON.parse(document.getElementById('_dash-config').textContent).end_id")
+
     def call(self, payload: dict[str, Any]) -> tuple[int, str]:
         """What a script of this page is answered that calls a callback over HTTP."""
-        token = self.js("return JSON.parse(document.getElementById('_dash-config').textContent).end_id")
-        return self.fetch(f"/_dash-update-component?endId={token}", "POST", payload)
+        return self.fetch(f"/_dash-update-component?endId={self.page_token}", "POST", payload)
 
     def text(self, id: str) -> str:
         """The text of a component; empty when it is not there."""
