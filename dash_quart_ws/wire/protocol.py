@@ -84,7 +84,9 @@ class Protocol:
                 return self._receive_request(message)
             case GetPropsResponse(request_id, renderer_id, props):
                 if self._asked.get(request_id) != renderer_id:
-                    return self._refuse("nothing was asked of this tab under that requestId", request_id, renderer_id)
+                    # No complaint: after a reconnect, the answer to what the connection before had asked comes here.
+                    reason = "Bad message: nothing was asked of this tab under that requestId"
+                    return Send(Error(reason, request_id, renderer_id))
                 del self._asked[request_id]
                 return Resolve(request_id, props)
             case Heartbeat():
