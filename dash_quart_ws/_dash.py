@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextvars
 import dataclasses
 import inspect
+import logging
 import traceback
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -17,6 +19,7 @@ from dash.backends.ws import DashWebsocketCallback
 from dash.exceptions import UnsupportedRelativePath
 from quart import g, has_request_context, websocket
 from werkzeug.datastructures import MultiDict
+from werkzeug.local import LocalProxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -200,9 +203,30 @@ def callback_list(app: Dash) -> list[dict[str, Any]]:
     return list(app._callback_list)
 
 
-def forget_tools(app: Dash) -> None:
-    """Dash keeps what MCP tools gave to whoever asked first, for everybody: have it worked out anew."""
-    app.mcp_callback_map = None
+_tools: contextvars.ContextVar[Any] = contextvars.ContextVar("dash_quart_ws_tools")
+
+
+def own_tools(app: Dash) -> None:
+    """Have MCP's tools worked out for the request at hand: Dash keeps what they gave to whoever asked first, for all."""
+    from dash.mcp.primitives.tools.callback_adapter_collection import CallbackAdapterCollection
+
+    untyped: Any = CallbackAdapterCollection
+    _tools.set(untyped(app))
+    app.mcp_callback_map = LocalProxy(_tools)
+
+
+def _on_one_line(record: logging.LogRecord) -> bool:
+    """Dash's MCP server logs what its client has sent as it is, line breaks included."""
+    record.msg, record.args = repr(record.getMessage()[:500])[1:-1], ()
+    if record.exc_info and record.exc_info[1] is not None:
+        error = record.exc_info[1]
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        record.exc_text = f"{frames}{type(error).__name__}: {str(error)[:500]!r}"
+        record.exc_info = None
+    return True
+
+
+logging.getLogger("dash.mcp._server").addFilter(_on_one_line)
 
 
 def assets_endpoint(app: Dash) -> str:

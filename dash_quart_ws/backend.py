@@ -17,10 +17,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import logging
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast, overload
 
-from quart import Quart, Response, current_app, g, jsonify, redirect, request, websocket
+from dash.exceptions import DependencyException
+from quart import Quart, Response, abort, current_app, g, jsonify, redirect, request, websocket
 from werkzeug.exceptions import HTTPException
 
 from . import _servers
@@ -52,11 +54,11 @@ from .exceptions import ConfigurationError
 from .extension import Extension
 from .sessions import handshake
 from .sessions.access import PublicRoutes, access_of
-from .sessions.guard import OPEN_RULES, Guard
+from .sessions.guard import OPEN_RULES, Guard, json_body
 from .sessions.pages import mint as page_token
 from .sessions.rights import RIGHTS, noting_here, rights_here
 from .sessions.sessions import receipt_of
-from .sessions.visitors import visitor_of
+from .sessions.visitors import printable, remote_here, visitor_of
 from .wire.close import SUBPROTOCOL, CloseCode
 
 if TYPE_CHECKING:
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("dash_quart_ws")
 security = logging.getLogger("dash_quart_ws.security")
+
 
 CROWDED = handshake.Refused(CloseCode.TOO_MANY, "too many connections without a login from this address")
 
@@ -151,6 +154,11 @@ class QuartBackend(_Backend):
         else:
             super().before_request(func)
 
+    @property
+    def pages_need_login(self) -> bool | None:
+        """Whether the app's `register_page`s are behind a login; None for an app without any."""
+        return self._guard.active if self._app.use_pages else None
+
     def setup_backend(self, dash_app: Dash) -> None:
         """Dash has decided about the server and the prefix: everything that belongs to them is made here."""
         self._app = dash_app
@@ -167,7 +175,7 @@ class QuartBackend(_Backend):
             self._extension.groups,
             self.options,
             self.public_routes,
-            self._extension.page_endpoints,
+            self._extension.page_guards,
         )
         self._threads = self.options.callback_threads or dash_options.max_workers
         self._pool: Pool | None = None
@@ -175,7 +183,7 @@ class QuartBackend(_Backend):
         self._runner = Runner(dash_app, self.pool, self._sessions, self._guard)
         if self.options.protect_assets:
             endpoint = assets_endpoint(dash_app)
-            self.server.view_functions[endpoint] = self._guard.data(self.server.view_functions[endpoint])
+            self.server.view_functions[endpoint] = self._guard.file(self.server.view_functions[endpoint])
         RequestAdapter.websocket_paths[self._socket_path] = callback_url(dash_app)
 
     async def first_contact(self) -> None:
@@ -227,10 +235,26 @@ class QuartBackend(_Backend):
         elif name == self._app.config.health_endpoint:
             self._extension.health_paths.add(rule)
         elif view_func.__module__ == "dash.mcp._server":
-            view_func = self._guard.tools(view_func)
+            view_func = self._guard.tools(self._in_thread(view_func))
+        elif name.startswith("_dash-component-suites/"):
+            view_func = _found(view_func)
         elif name not in OPEN_RULES:
             view_func = self._guard.data(view_func)
         super().add_url_rule(rule, view_func, endpoint, methods)
+
+    def _in_thread(self, view: Callable[..., Any]) -> Callable[..., Any]:
+        """A view of Dash's that calls synchronous callbacks where it is: on an event loop of its own, in a thread of the
+        pool, where it delays nobody else's.
+        """
+
+        @functools.wraps(view)
+        async def threaded() -> Any:
+            await request.get_json(silent=True)  # kept by the request: there is nothing to wait for in the thread
+            if not inspect.iscoroutinefunction(view):
+                return await self.pool().run(self._sessions.payer(), view)
+            return await self.pool().run(self._sessions.payer(), lambda: asyncio.run(view()))
+
+        return threaded
 
     def add_redirect_rule(self, app: Dash, fullname: str, path: str) -> None:
         """A page's `redirect_from`: open to nobody where the page itself is."""
@@ -277,7 +301,9 @@ class QuartBackend(_Backend):
             self.server.add_url_rule(
                 path if path.startswith("/") else f"/{path}",
                 endpoint=f"dash_callback_api_{self._prefix}{path}",
-                view_func=self._guard.data(_api_view(handler, self._sessions), public=access_of(handler).public),
+                view_func=self._guard.data(
+                    _api_view(handler, self._sessions, self.pool), public=access_of(handler).public
+                ),
                 methods=["POST"],
             )
 
@@ -316,7 +342,9 @@ class QuartBackend(_Backend):
 
     async def _websocket(self) -> Response | None:
         """One websocket, from the handshake until nothing of it is left."""
-        socket = cast("Socket", cast("Any", websocket).scope[SCOPE_KEY])
+        socket = cast("Any", websocket).scope.get(SCOPE_KEY)
+        if socket is None:  # another spelling of the path, which Quart's routing takes and the class above does not
+            return Response("no such websocket", 404, content_type="text/plain")
         self._extension.watch_shutdown(socket)
         try:
             async with asyncio.timeout(self.options.handshake_timeout):
@@ -340,7 +368,7 @@ class QuartBackend(_Backend):
             self._extension.warn_once("this server cannot be kept from negotiating permessage-deflate; see the docs")
         await websocket.accept(subprotocol=SUBPROTOCOL if socket.bridge else None)
         if isinstance(verdict, handshake.Refused):
-            security.info("refuse code=%d reason=%.64r remote=%s", verdict.code, verdict.reason, websocket.remote_addr)
+            security.info("refuse code=%d reason=%.64r remote=%s", verdict.code, verdict.reason, remote_here())
             await socket.dismiss(verdict.code, verdict.reason, timeout=self.options.close_timeout)
             return None
         await self._serve(socket, verdict)
@@ -358,7 +386,7 @@ class QuartBackend(_Backend):
             path=self._socket_path,
             visitor=visitor_of(websocket),
         )
-        if connection.user is not None:
+        if connection.user is not None and admitted.authenticated:
             self._keep_rights(connection, connection.user)
         # From the hub's `add` on a revocation finds this connection; one that came before it is found by looking again.
         self._extension.hub.add(connection)
@@ -384,7 +412,7 @@ class QuartBackend(_Backend):
     def _opened(self, connection: Connection, admitted: handshake.Admitted) -> None:
         security.info(
             "connect user=%.64r session=%s connection=%s remote=%s",
-            connection.user, getattr(connection.session, "id", None), connection.id, connection.remote,
+            connection.user, getattr(connection.session, "id", None), connection.id, printable(connection.remote),
         )  # fmt: skip
         connection.gone.append(self._closed)
         self._sessions.watch(connection, admitted.sessions)
@@ -392,6 +420,12 @@ class QuartBackend(_Backend):
             self._extension.call_hook(hook, connection)
 
     def _closed(self, connection: Connection) -> None:
+        if connection.close_code == CloseCode.ABUSE:
+            security.warning(
+                "abuse user=%.64r session=%s connection=%s reason=%.64r remote=%s",
+                connection.user, getattr(connection.session, "id", None), connection.id,
+                connection.close_reason, printable(connection.remote),
+            )  # fmt: skip
         security.info(
             "close user=%.64r session=%s connection=%s code=%s reason=%.64r",
             connection.user, getattr(connection.session, "id", None), connection.id,
@@ -604,15 +638,33 @@ class QuartBackend(_Backend):
         return hub.of_topic(topic) if topic is not None else hub.all()
 
 
-def _api_view(handler: Callable[..., Any], sessions: Sessions) -> Callable[[], Any]:
+def _found(view: Callable[..., Any]) -> Callable[..., Any]:
+    """Dash raises for a bundle that it does not have, and Quart would log that with the path as the client wrote it."""
+
+    @functools.wraps(view)
+    async def found(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return await current_app.ensure_async(view)(*args, **kwargs)
+        except DependencyException:
+            return Response("no such bundle", 404, content_type="text/plain")
+
+    return found
+
+
+def _api_view(handler: Callable[..., Any], sessions: Sessions, pool: Callable[[], Pool]) -> Callable[[], Any]:
     async def api() -> Response:
-        arguments = await request.get_json()
+        if not request.is_json:  # another site's form, which asks nobody first, can send anything but JSON (ASVS 3.5.2)
+            abort(415)
+        arguments = await json_body()
+        if not isinstance(arguments, dict | None):
+            abort(400, "the arguments of a callback are a JSON object")
+        call = functools.partial(handler, **(arguments or {}))
 
-        async def call() -> Any:
+        async def answer() -> Any:
             with noting_here():
-                return await current_app.ensure_async(handler)(**(arguments or {}))
+                return await (call() if inspect.iscoroutinefunction(handler) else pool().run(sessions.payer(), call))
 
-        return jsonify(await sessions.while_valid(call(), rights_here()))
+        return jsonify(await sessions.while_valid(answer(), rights_here()))
 
     return api
 

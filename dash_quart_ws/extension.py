@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .connections.asgi import Socket
     from .connections.connection import Connection
     from .connections.session import Session
+    from .sessions.guard import Guard
     from .sessions.handshake import Admitted
     from .sessions.rights import Rights
 
@@ -56,6 +57,10 @@ class DashApp(Protocol):
 
     options: ClassVar[Config]
     session_end_hooks: list[Callable[..., Any]]
+
+    @property
+    def pages_need_login(self) -> bool | None:
+        """Whether its `register_page`s are behind a login; None if it has none."""
 
     async def first_contact(self) -> None:
         """Set the app up."""
@@ -75,7 +80,7 @@ class Extension:
         self.sessions = Sessions(server, self.hub, self.broker, config)
         self.sessions.on_end = self._session_ended
         self.groups = Groups(config.list_groups, config.groups_timeout)
-        self.page_endpoints: set[str] = set()
+        self.page_guards: dict[str, Guard] = {}
         self.health_paths: set[str] = set()
         self._plain_http = PlainHttpWatch()
         self._backends: list[DashApp] = []
@@ -161,6 +166,11 @@ class Extension:
         Raises:
             ConfigurationError: it is not; the message says what to do.
         """
+        if {backend.pages_need_login for backend in self._backends} >= {True, False}:
+            raise ConfigurationError(
+                "two Dash apps with use_pages=True on one Quart server share Dash's registry of pages, so that the open one "
+                "gives away those of the other: give both the same login_required"
+            )
         if self.sessions.active:
             singletons = sum(extension.singleton for extension in self.server.extensions["QUART_AUTH"])
             if singletons > 1:  # quart-auth itself lets two of them pass
@@ -206,6 +216,7 @@ class Extension:
             await asyncio.wait(self._tasks)
         for backend in self._backends:
             backend.shutdown_executor(wait=False)
+        self.groups.stop()
         self.sessions.stop()
 
     # --------------------------------------------------------------------------------------- around each request
@@ -250,7 +261,7 @@ class Extension:
         Behind a proxy that nobody has told us about everybody has the same address: then there is no telling them apart.
         """
         others = self.hub.anonymous_from(websocket.remote_addr) - counted
-        if admitted.sessions or others < self.config.anonymous_connections:
+        if not self.sessions.active or admitted.sessions or others < self.config.anonymous_connections:
             return False
         behind_proxy = "X-Forwarded-For" in websocket.headers or "Forwarded" in websocket.headers
         if behind_proxy and is_local(websocket.remote_addr) and self.hub.has_one_address_only():

@@ -431,7 +431,12 @@ def sign_in(name: str, password: str, search: str) -> dict[str, Any]:
         "outputs": [{"id": "go-on", "property": "href"}, {"id": "sign-in-error", "property": "children"}],
         "inputs": [asked("n_clicks", 1, "sign-in")],
         "changedPropIds": ["sign-in.n_clicks"],
-        "state": [asked("value", name, "name"), asked("value", password, "password"), asked("search", search, "url")],
+        "state": [
+            asked("value", name, "name"),
+            asked("value", password, "password"),
+            asked("search", search, "url"),
+            asked("hash", "", "url"),
+        ],
     }
 
 

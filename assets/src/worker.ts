@@ -28,7 +28,10 @@ export function watchWorker(page: string, ask: () => void, stale: () => void): v
         port.addEventListener("message", ({ data }) => {
           const type = data?.type;
           if (type === "callback_response" && data.payload?.message === STALE) stale();
-          if (type === "connected") isDown = false;
+          if (type === "connected" && isDown) {
+            isDown = false;
+            setTimeout(ask, Math.random() * SPREAD); // as whom the worker has come back is another question
+          }
           if (type === "disconnected" && !isDown) {
             isDown = true;
             setTimeout(ask, Math.random() * SPREAD);

@@ -37,6 +37,8 @@ class Jobs:
     def __init__(self, sessions: Sessions, spawn: Callable[[Coroutine[Any, Any, None], str], object]) -> None:
         self._sessions = sessions
         self._spawn = spawn
+        self._owners: dict[str, str] = {}
+        """Running jobs, and the public ids of the sessions that they belong to."""
 
     def adopt(self, callback_map: dict[str, Any], default: Any) -> None:
         """Stand in for the manager of each background callback; `default` is the app's own."""
@@ -45,6 +47,8 @@ class Jobs:
             manager = background and (background.get("manager") or default)
             if manager and not isinstance(manager, SessionManager):
                 background["manager"] = SessionManager(manager, self, access_of(spec["callback"]))
+                if spec.get("manager"):  # the one that MCP's tasks ask
+                    spec["manager"] = background["manager"]
 
     def owner(self, *, by_user: bool) -> str:
         """Whom a result belongs to: the session at hand, or its user where results are kept to be used again."""
@@ -53,17 +57,33 @@ class Jobs:
             return "nobody"
         return f"user {session.user}" if by_user else f"session {session.id}"
 
-    def started(self, manager: Any, job: Any) -> None:
-        """A job has been started on behalf of the session at hand. From any thread."""
+    def is_own(self, job: Any) -> bool:
+        """Whether the session at hand may end a job."""
         session = self._sessions.current()
+        return self._owners.get(str(job)) in (None, getattr(session, "id", None))
+
+    def session(self) -> Session | None:
+        """The session at hand; for one that has just ended nothing is started."""
+        if self._sessions.has_left():
+            abort(401, "the session has ended")
+        return self._sessions.current()
+
+    def started(self, session: Session | None, manager: Any, job: Any) -> None:
+        """A job has been started on behalf of the session at hand. From any thread."""
         if session is not None:
             is_running = _watch(manager, job)
             self._sessions.in_loop(lambda: self._spawn(self._mind(session, manager, job, is_running), f"job {job}"))
 
     async def _mind(self, session: Session, manager: Any, job: Any, is_running: Callable[[], bool]) -> None:
-        while not await self._sessions.is_over_within(LOOK_EVERY, session):
-            if not await asyncio.to_thread(is_running):
-                return
+        self._sessions.hold(session)
+        self._owners[str(job)] = session.id
+        try:
+            while not await self._sessions.is_over_within(LOOK_EVERY, session):
+                if not await asyncio.to_thread(is_running):
+                    return
+        finally:
+            self._sessions.let_go(session)
+            self._owners.pop(str(job), None)
         try:
             if await asyncio.to_thread(is_running):
                 await asyncio.to_thread(manager.terminate_job, job)
@@ -86,9 +106,11 @@ class SessionManager:
     def build_cache_key(self, *args: Any, **kwargs: Any) -> str:
         """The name of a job's result: another one for another session, or user where results are cached."""
         key = self._manager.build_cache_key(*args, **kwargs)
-        owner = self._jobs.owner(by_user=self._manager.cache_by is not None)
         mark = ALLOWED if is_allowed(self._access) else REFUSED
-        return mark + hashlib.sha256(f"{mark}{owner}\0{key}".encode("utf-8", "surrogatepass")).hexdigest()
+        return f"{mark}{self._owner()}{_digest(key)}"
+
+    def _owner(self) -> str:
+        return _digest(self._jobs.owner(by_user=self._manager.cache_by is not None))
 
     def get_progress(self, key: str) -> Any:
         self._check(key)
@@ -99,15 +121,30 @@ class SessionManager:
         self._check(key)
         return self._manager.get_result(key, job)
 
+    def result_ready(self, key: str) -> bool:
+        self._check(key)
+        return bool(self._manager.result_ready(key))
+
+    def terminate_job(self, job: Any) -> None:
+        if self._jobs.is_own(job):
+            self._manager.terminate_job(job)
+
     def _check(self, key: str) -> None:
+        if key[1:65] != self._owner():
+            abort(403, "another session's job")
         if key.startswith(ALLOWED) and not is_allowed(self._access):
             abort(403, "the user's rights have changed")
 
     def call_job_fn(self, key: str, job_fn: Any, args: Any, context: Any) -> Any:
         """Start a job, and see to it that it does not outlive its session."""
+        session = self._jobs.session()  # before the start, which takes its time: it may be over by then
         job = self._manager.call_job_fn(key, job_fn, args, context)
-        self._jobs.started(self._manager, job)
+        self._jobs.started(session, self._manager, job)
         return job
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _watch(manager: Any, job: Any) -> Callable[[], bool]:

@@ -13,7 +13,7 @@ import secrets
 from typing import TYPE_CHECKING, Any, cast
 
 from dash.exceptions import PreventUpdate, WebsocketDisconnected
-from quart import abort, request
+from quart import abort
 from werkzeug.exceptions import HTTPException
 
 from .._dash import callback_traceback, prepare, websocket_options
@@ -81,10 +81,8 @@ class Runner:
         body = await json_body()
         if not isinstance(body, dict) or not isinstance(body.get("output"), str):
             abort(400, "a callback request is a JSON object with a string as its output")
-        session = self._sessions.current()
         prepared = prepare(self._app, body)
-        user = f"user {session.user}" if session is not None else f"address {request.remote_addr}"
-        data = await self._sessions.while_valid(self._call(prepared, user), rights_here())
+        data = await self._sessions.while_valid(self._call(prepared, self._sessions.payer()), rights_here())
         response: Response = prepared.context.dash_response.set_response(data=data)
         return response
 
@@ -92,7 +90,6 @@ class Runner:
         rights = rights_here()
         if rights is not None:
             await rights.read()
-            # A background job runs in another process, where nobody is logged in: it is told what its user is.
             prepared.context[RIGHTS] = rights.carried()
         with noting_here():
             return await self._invoke(prepared, user, rights)
@@ -108,13 +105,18 @@ class Runner:
         def call() -> Any:
             if rights is not None and not rights.is_current:  # they have changed while this waited for the thread
                 rights.read_in_thread(loop)
+            if rights is not None:
+                # A background job runs in another process, where nobody is logged in: it is told what its user is now.
+                prepared.context[RIGHTS] = rights.carried()
             return prepared.call()
 
         return cast("str", await self._pool().run(user, call))
 
     def refusal(self, connection: Connection, request: CallbackRequest) -> str | None:
         """Why this request is not even tried, in words for the browser; None if it may be."""
-        if self._guard.is_stale(request.payload.get("endId"), connection.session):
+        if self._guard.is_stale(token := request.payload.get("endId"), connection.session):
+            if connection.session is None and self._guard.is_of_somebody(token):
+                connection.end(CloseCode.SESSION_CHANGED, "somebody has logged in")  # not the page is old, but this
             return STALE_PAGE
         return self._guard.refusal(connection.session, request.payload) or self._unfit(request.output)
 
@@ -133,7 +135,9 @@ class Runner:
         `abort(403)` and its like are no failure but the callback's answer, and arrive as one, as they do over HTTP.
         """
         if isinstance(error, HTTPException) and error.code is not None and error.code < 500:
-            connection.complain(f"callback {request.output[:64]!r} answers {error.code} {error.name}")
+            logger.info(
+                "callback %.64r answers %d %s connection=%s", request.output, error.code, error.name, connection.id
+            )
             return f"{error.code} {error.name}"
         error_id = secrets.token_hex(4)
         logger.error(

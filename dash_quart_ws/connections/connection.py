@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from .session import Session
 
 logger = logging.getLogger("dash_quart_ws.connection")
-security = logging.getLogger("dash_quart_ws.security")
 
 COMPLAINTS_LOGGED = 10
 """Bad messages of one connection that get a line in the log; the last line says that there will be no more."""
@@ -193,7 +192,8 @@ class Connection:
         match action:
             case Run(request) if (reason := callbacks.refusal(self, request)) is not None:
                 self._wire.finished(request)
-                self.complain(reason)
+                if reason != messages.STALE_PAGE:  # a page that is left open is no offence
+                    self.complain(reason)
                 self.send(messages.CallbackFailed(request.request_id, request.renderer_id, reason))
             case Run(request):
                 self._remember(request.renderer_id)
@@ -248,10 +248,6 @@ class Connection:
             last = " (further ones of this connection are not logged)" if self._complaints == COMPLAINTS_LOGGED else ""
             logger.warning("bad message connection=%s user=%.64r: %s%s", self.id, self.user, complaint, last)
         if self._bad_this_minute > self._config.bad_messages_per_minute and not self.ended:
-            security.warning(
-                "abuse user=%.64r session=%s connection=%s reason='bad messages' remote=%s",
-                self.user, getattr(self.session, "id", None), self.id, self.remote,
-            )  # fmt: skip
             self.end(CloseCode.ABUSE, "too many bad messages")
 
     # --------------------------------------------------------------------------------------------- the way up

@@ -21,6 +21,7 @@ class Hub:
         self._by_topic: dict[str, dict[Connection, None]] = defaultdict(dict)
         self._by_visitor: dict[str, dict[Connection, None]] = defaultdict(dict)
         self._anonymous_from: dict[str, dict[Connection, None]] = defaultdict(dict)
+        self._topics_of: dict[Connection, set[str]] = {}
         self._topics_of_session: dict[str, set[str]] = defaultdict(set)
 
     def __len__(self) -> int:
@@ -39,7 +40,7 @@ class Hub:
             self._by_visitor[connection.visitor][connection] = None
         if connection.session is not None:
             for topic in self._topics_of_session.get(connection.session.id, ()):
-                self._by_topic[topic][connection] = None
+                self._join(connection, topic)
         connection.gone.append(self._remove)
 
     def _remove(self, connection: Connection) -> None:
@@ -52,7 +53,7 @@ class Hub:
             _discard(self._anonymous_from, str(connection.remote), connection)
         if connection.visitor is not None:
             _discard(self._by_visitor, connection.visitor, connection)
-        for topic in [topic for topic, members in self._by_topic.items() if connection in members]:
+        for topic in self._topics_of.pop(connection, ()):
             _discard(self._by_topic, topic, connection)
         if connection.session is not None and connection.session.id not in self._by_session:
             self._topics_of_session.pop(connection.session.id, None)
@@ -91,13 +92,17 @@ class Hub:
 
     def has_topics(self, connection: Connection) -> bool:
         """Whether a connection is subscribed to anything."""
-        return any(connection in members for members in self._by_topic.values())
+        return connection in self._topics_of
 
     def subscribe(self, connections: Iterable[Connection], topic: str) -> None:
         """Subscribe connections to a topic, until they end."""
         for connection in connections:
             if not connection.ended:
-                self._by_topic[topic][connection] = None
+                self._join(connection, topic)
+
+    def _join(self, connection: Connection, topic: str) -> None:
+        self._by_topic[topic][connection] = None
+        self._topics_of.setdefault(connection, set()).add(topic)
 
     def subscribe_session(self, id: str, topic: str) -> None:
         """Subscribe a session: its connections of now, and those that it opens while it still has one."""
@@ -109,6 +114,10 @@ class Hub:
         """Take connections off a topic."""
         for connection in connections:
             _discard(self._by_topic, topic, connection)
+            topics = self._topics_of.get(connection, set())
+            topics.discard(topic)
+            if not topics:
+                self._topics_of.pop(connection, None)
 
     def unsubscribe_session(self, id: str, topic: str) -> None:
         """Take a session off a topic."""

@@ -74,8 +74,8 @@ class PublicRoutes:
         self._rules: dict[str, Rule] = {}
         self._map = Map(strict_slashes=False, merge_slashes=False)
 
-    def __bool__(self) -> bool:
-        return bool(self._rules)
+    def __len__(self) -> int:
+        return len(self._rules)
 
     def __iter__(self) -> Any:
         return iter(self._rules)

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qs, quote, urlsplit
 
 from quart import current_app, g, jsonify, make_response, redirect, request
+from quart.wrappers.response import IterableBody
 from quart_auth import Action, current_user
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RequestRedirect
 
-from .._dash import OWN_PAGE, forget_tools, is_router, page_found_for
+from .._dash import OWN_PAGE, is_router, own_tools, page_found_for
 from ..exceptions import ConfigurationError
 from ..wire.messages import STALE_PAGE
 from . import pages
@@ -67,7 +68,7 @@ class Guard:
         groups: Groups,
         config: Config,
         public: PublicRoutes,
-        page_endpoints: set[str],
+        page_guards: dict[str, Guard],
     ) -> None:
         self._app = app
         self._server = server
@@ -75,10 +76,11 @@ class Guard:
         self._groups = groups
         self._config = config
         self._public = public
-        self._page_endpoints = page_endpoints
-        """Endpoints of Dash's pages, of every app on the server."""
+        self._page_guards = page_guards
+        """Endpoints of Dash's pages, of every app on the server, and whose they are."""
         self._public_callbacks: frozenset[str] = frozenset()
         self._streams_to_nobody = False
+        self._public_pages: tuple[int, bool] | None = None
 
     @property
     def active(self) -> bool:
@@ -120,9 +122,11 @@ class Guard:
     @property
     def _has_public_pages(self) -> bool:
         """Whether one of the public routes is a page of Dash's, not a view of the app's own that was named as well."""
-        rules = self._server.url_map.iter_rules()
-        own = {nameless(rule.rule) for rule in rules if rule.endpoint not in self._page_endpoints}
-        return any(nameless(route) not in own for route in self._public)
+        if self._public_pages is None or self._public_pages[0] != len(self._public):
+            rules = self._server.url_map.iter_rules()
+            own = {nameless(rule.rule) for rule in rules if rule.endpoint not in self._page_guards}
+            self._public_pages = len(self._public), any(nameless(route) not in own for route in self._public)
+        return self._public_pages[1]
 
     def is_public_page(self, pathname: str) -> bool:
         """Whether nobody may see what Dash shows at a path, given as the browser shows it, without the root path.
@@ -187,6 +191,11 @@ class Guard:
         )  # fmt: skip
         return True
 
+    def is_of_somebody(self, token: Any) -> bool:
+        """Whether a page token names a session that goes on."""
+        name = pages.named_by(self._app, token)
+        return name is not None and self._sessions.goes_on(name)
+
     def config_for(self, session: Session | None, config: dict[str, Any]) -> dict[str, Any]:
         """What a page's `_dash-config` says to who asks for it.
 
@@ -207,7 +216,7 @@ class Guard:
         self, endpoint: str, view: Callable[..., Any], leads_to: str | None = None
     ) -> Callable[..., Awaitable[Any]]:
         """A view that answers with a page: without a login it leads there. `leads_to`: where the page itself redirects."""
-        self._page_endpoints.add(endpoint)
+        self._page_guards[endpoint] = self
 
         async def shown(*args: Any, **kwargs: Any) -> Any:
             response: Any = await make_response(await _call(view, *args, **kwargs))
@@ -227,15 +236,18 @@ class Guard:
         """A view that answers a script: without a login it is 401, unless the app has made it public."""
         return self._wrap(view, view if public else self._unauthorized, self._unauthorized)
 
-    def tools(self, view: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
-        """The MCP endpoint: nothing that Dash has worked out for one user is kept for the next."""
+    def file(self, view: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+        """A view that answers with a file, for which nobody's groups are asked."""
+        return self._wrap(view, self._unauthorized, self._unauthorized, asks_groups=False)
 
-        async def forgetful() -> Any:
-            await request.get_data()  # so that the view has nothing left to wait for: nobody gets in between
-            forget_tools(self._app)
+    def tools(self, view: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+        """The MCP endpoint: nothing that Dash works out for one user is there for the next."""
+
+        async def for_one() -> Any:
+            own_tools(self._app)
             return await _call(view)
 
-        return self.data(forgetful)
+        return self.data(for_one)
 
     def layout(self, view: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
         """The layout, made for who asks: for nobody only where there are public pages to show in it."""
@@ -288,6 +300,8 @@ class Guard:
             else:
                 if not self._sessions.has_left():
                     return await _never_stored(answer)
+            if self._sessions.current() is not None:  # another extension's session: there is nothing to log in to here
+                return await _never_stored((jsonify({"error": "a session has ended"}), 401))
             return await self._unauthorized()
 
         return guarded
@@ -313,17 +327,30 @@ class Guard:
         view: Callable[..., Any],
         for_nobody: Callable[..., Any],
         refuse: Callable[[], Awaitable[Response]],
+        *,
+        asks_groups: bool = True,
     ) -> Callable[..., Awaitable[Any]]:
         @functools.wraps(view)
         async def guarded(*args: Any, **kwargs: Any) -> Any:
             session = await self.visitor()
-            await self._know_rights(session)
+            if asks_groups:
+                await self._know_rights(session)
             if not self.active:
                 return await _call(view, *args, **kwargs)
             if session is None:
                 return await _never_stored(await _call(for_nobody, *args, **kwargs))
-            answer = await _call(view, *args, **kwargs)
-            return await refuse() if self._sessions.has_left() else await _never_stored(answer)
+            try:
+                answer = await _call(view, *args, **kwargs)
+            except HTTPException:
+                if self._sessions.has_left():
+                    return await refuse()
+                raise
+            if self._sessions.has_left():
+                return await refuse()
+            response = await _never_stored(answer)
+            if isinstance(response.response, IterableBody):  # a stream of a hook's route: it ends with the session
+                response.response = IterableBody(self._sessions.while_on(response.response, session))
+            return response
 
         return guarded
 
@@ -336,7 +363,8 @@ class Guard:
 
     async def _know_rights(self, session: Session | None) -> None:
         """Have the user's groups at hand for whatever the view asks of them."""
-        rights = None if session is None or session.user is None else self._groups.of(session.user)
+        known = session is not None and session.user is not None and await current_user.is_authenticated
+        rights = self._groups.of(cast("str", cast("Session", session).user)) if known else None
         setattr(g, RIGHTS, rights)
         if rights is not None:
             await rights.read()
@@ -380,7 +408,8 @@ class Guard:
                 endpoint, _ = adapter.match(urlsplit(to_slash.new_url).path, method="GET")
         except HTTPException:
             return False
-        return endpoint not in self._page_endpoints or self.is_public_page(path)
+        guard = self._page_guards.get(endpoint)
+        return guard is None or guard.is_public_page(path)
 
 
 def _is_from_browser() -> bool:
@@ -440,7 +469,8 @@ def safe_next(default: str = "/", *, search: str | None = None) -> str:
     target: str = request.args.get("next", "") if search is None else _argument(search, "next")
     if not target.startswith("/") or target.startswith("//") or _CONTROL.search(target):
         if target:
-            security.warning("unsafe-next target=%.64r remote=%s", target, remote_here())
+            # Without its query and fragment, which may hold what nobody should read.
+            security.warning("unsafe-next target=%.64r remote=%s", re.split("[?#]", target)[0], remote_here())
         return default
     return target
 

@@ -6,6 +6,7 @@ cannot read the status of a refused handshake, sees 1006, and tries again and ag
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import logging
 import re
@@ -18,6 +19,7 @@ from ..brokers.base import Ending
 from ..exceptions import ConfigurationError
 from ..wire import close
 from ..wire.close import CloseCode
+from .visitors import remote_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -66,6 +68,8 @@ class Admitted:
 
     session: Session | None
     sessions: tuple[Session, ...]
+    authenticated: bool = True
+    """What the user class says of the user: without it, they may do what anybody may."""
 
 
 Origin = tuple[str, str, int]
@@ -143,21 +147,23 @@ async def admit(
             "refuse code=403 reason=%r origin=%.64r remote=%s",
             wrong,
             websocket.headers.get("Origin"),
-            websocket.remote_addr,
+            remote_here(),
         )
         return Forbidden(wrong)
     if config.require_bridge and close.SUBPROTOCOL not in websocket.requested_subprotocols:
-        security.info("refuse code=403 reason='no bridge' remote=%s", websocket.remote_addr)
+        security.info("refuse code=403 reason='no bridge' remote=%s", remote_here())
         return Forbidden("this server takes its own browser code only")
     verdict = await screen(hooks, websocket, refusal="Connection rejected")
     if verdict is not None:
-        security.warning("refuse code=%d reason=%.64r by=hook remote=%s", *verdict, websocket.remote_addr)
+        security.warning("refuse code=%d reason=%.64r by=hook remote=%s", *verdict, remote_here())
         return Refused(*verdict)
-    if guard.active:
-        known = check_sessions(sessions, guard)
-        if isinstance(known, Admitted) and known.session is not None and not await current_user.is_authenticated:
-            return Refused(*REFUSALS[None])
-    return check_sessions(sessions, guard)  # after the last await
+    known = check_sessions(sessions, guard)
+    is_known = isinstance(known, Admitted) and known.session is not None
+    authenticated = not is_known or await current_user.is_authenticated
+    if guard.active and not authenticated:
+        return Refused(*REFUSALS[None])
+    admitted = check_sessions(sessions, guard)  # after the last await
+    return dataclasses.replace(admitted, authenticated=authenticated) if isinstance(admitted, Admitted) else admitted
 
 
 def check_sessions(sessions: Sessions, guard: Guard) -> Admitted | Refused:

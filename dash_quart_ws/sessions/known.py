@@ -201,6 +201,11 @@ class SessionRegistry:
             for session, (last_seen, remote, browser) in found
         ]  # fmt: skip
 
+    def get(self, id: str) -> Session | None:
+        """The session with this public id, if it is remembered."""
+        entry = self._entries.get(id)
+        return None if entry is None else entry.session
+
     def forget(self, id: str) -> Records:
         """A session is over.
 

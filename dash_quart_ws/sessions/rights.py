@@ -14,6 +14,7 @@ import inspect
 import logging
 import weakref
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -31,6 +32,9 @@ CheckType = Literal["one_of", "all_of", "none_of"]
 
 RETRY_AFTER = 1.0
 """Seconds after a failure before the app is asked again."""
+
+THREADS = 4
+"""For a `list_groups` that is not async."""
 
 NO_LISTS = (str, bytes, Mapping)
 
@@ -79,6 +83,7 @@ class Groups:
         self._live: weakref.WeakSet[Rights] = weakref.WeakSet()
         self._failures: dict[str, float] = {}
         self._logged_at = float("-inf")
+        self._threads: ThreadPoolExecutor | None = None
 
     def failed(self, user: str, error: BaseException) -> None:
         """There was no answer: this user is not asked for again for a while, and the log has why."""
@@ -110,12 +115,28 @@ class Groups:
         if self.source is None:
             return frozenset()
         async with asyncio.timeout(self.timeout):
-            found = await current_app.ensure_async(self.source)(user)
+            found = await self._call(user)
             if inspect.isawaitable(found):  # of an object with an async __call__
                 found = await found
         if isinstance(found, NO_LISTS) or not isinstance(found, Iterable):
             raise TypeError(f"list_groups gave {found!r}: it has to give a list of groups, an empty one for none")
         return frozenset(map(group_name, found))
+
+    def _call(self, user: str) -> Any:
+        source = cast("Callable[[str], Any]", self.source)
+        if inspect.iscoroutinefunction(source):
+            return source(user)
+        # In threads of its own: one that hangs holds up nothing but groups.
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="list_groups")
+        context = contextvars.copy_context()
+        return asyncio.get_running_loop().run_in_executor(self._threads, context.run, source, user)
+
+    def stop(self) -> None:
+        """The server has gone down."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._threads = None
 
     def changed(self, user: str) -> list[Rights]:
         """Whatever was known of this user is not to be relied on any more; who has to read it again."""

@@ -25,6 +25,7 @@ import os
 import platform
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -42,7 +43,7 @@ from .token import Token, new_sid, serializer_class
 from .visitors import remote_here, visitor_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 
     from quart import Quart
     from quart_auth import AuthUser, QuartAuth
@@ -89,6 +90,8 @@ class Visit:
     """Why a token that was brought is no good, where that is known."""
     login_position: int | None = None
     settled: AuthUser | None = None
+    held: Session | None = None
+    """Until the request is over, a renewal by another one counts for this one, too."""
     cleared: dict[str, int] = field(default_factory=dict)
     """Users whose sessions this request has ended before it logged in, and the position of that: its login comes after."""
 
@@ -112,6 +115,8 @@ class Sessions:
         self._extensions: list[QuartAuth] = []
         self._active: dict[str, tuple[float, Session]] = {}
         self._deadlines: dict[str, float] = {}
+        self._held: Counter[str] = Counter()
+        """Sessions on whose behalf something runs: a renewal has to reach it."""
         self._work: dict[asyncio.Task[Any], tuple[tuple[Session, ...], asyncio.Future[None]]] = {}
         """Callbacks over HTTP, on whose behalf they run, and what is resolved when that is over."""
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -204,6 +209,8 @@ class Sessions:
             setattr(g, str(extension.attribute_name), visit.user)
             visit.token = visit.session = None
         elif has_request_context():
+            visit.held = visit.session
+            self.hold(visit.session)
             self.touch(visit.session)
         else:
             self._see(visit.session)
@@ -235,11 +242,33 @@ class Sessions:
                 return visit.session
         return None
 
+    def payer(self) -> str:
+        """Whose share of the threads the work of this request counts against: a user's, or an address's."""
+        session = self.current()
+        return f"address {remote_here()}" if session is None else f"user {session.user}"
+
     def has_left(self) -> bool:
         """Whether this request came with a session that has ended since: nothing more may be done for it."""
         return any(
             visit.session is not None and self.ending_of(visit.session) is not None for visit in self.visits().values()
         )
+
+    def hold(self, session: Session) -> None:
+        """Until `let_go`, a renewal of this session is noticed, also where it has no connection."""
+        self._held[session.id] += 1
+        self._deadlines.setdefault(session.id, session.expires.timestamp())
+
+    def let_go(self, session: Session) -> None:
+        """What was done on behalf of this session is done."""
+        self._held[session.id] -= 1
+        if not self._held[session.id]:
+            del self._held[session.id]
+        self.forget(session)
+
+    def goes_on(self, id: str) -> bool:
+        """Whether a session with this public id is known, and not over."""
+        session = self._registry.get(id)
+        return session is not None and self.ending_of(session) is None
 
     async def while_valid(self, work: Coroutine[Any, Any, T], rights: Rights | None = None) -> T:
         """What `work` gives, done on behalf of this request's session: cancelled, and answered with 401, when that ends.
@@ -286,6 +315,18 @@ class Sessions:
             del self._work[task]
         return self.ending_of(session) is not None
 
+    async def while_on(self, body: Any, session: Session) -> AsyncIterator[Any]:
+        """A response's body, as far as it comes before the session's end."""
+        self.hold(session)
+        try:
+            async with body as chunks:
+                async for chunk in chunks:
+                    if self.ending_of(session) is not None:
+                        return
+                    yield chunk
+        finally:
+            self.let_go(session)
+
     async def depart(self) -> None:
         """Act on what the view did: log out, log in, renew. Before quart-auth writes its cookie; in a request context."""
         for extension, visit in self.visits().items():
@@ -305,6 +346,9 @@ class Sessions:
         """The same for what was done after `depart`, or instead of it (an error on the way): nothing escapes."""
         for extension, visit in getattr(g, VISITS, {}).items():
             self._settle(extension, visit)
+            if visit.held is not None:
+                self.let_go(visit.held)
+                visit.held = None
 
     def _settle(self, extension: QuartAuth, visit: Visit) -> PendingReceipt | None:
         user: Any = getattr(g, str(extension.attribute_name), visit.user)
@@ -448,7 +492,7 @@ class Sessions:
 
     def forget(self, session: Session) -> None:
         """A connection of this session has gone."""
-        if not self._hub.of_session(session.id):
+        if not self._held[session.id] and not self._hub.of_session(session.id):
             self._deadlines.pop(session.id, None)
 
     def may_run(self, connection: Connection) -> bool:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from quart.wrappers.base import BaseRequestWebsocket
 
 NAME = "dash-quart-ws-visitor"
+_ADDRESS = re.compile(r"[A-Za-z0-9_.:%\[\]-]{1,64}")
 _VALUE = re.compile(r"[A-Za-z0-9_-]{22}")
 
 
@@ -46,8 +47,14 @@ def name_visitor(request: BaseRequestWebsocket, response: Response) -> None:
 def remote_here() -> str:
     """Where the request or websocket at hand comes from, for the log."""
     if has_request_context():
-        return str(request.remote_addr)
-    return str(websocket.remote_addr) if has_websocket_context() else "-"
+        return printable(request.remote_addr)
+    return printable(websocket.remote_addr) if has_websocket_context() else "-"
+
+
+def printable(remote: str | None) -> str:
+    """An address for the log. Behind a proxy it is what that has passed on, which may be anything."""
+    text = str(remote)
+    return text if _ADDRESS.fullmatch(text) else repr(text[:64])
 
 
 def _is_secure(request: BaseRequestWebsocket) -> bool:

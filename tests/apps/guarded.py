@@ -151,13 +151,16 @@ ended: list[str] = []
     State("name", "value"),
     State("password", "value"),
     State("url", "search"),
+    State("url", "hash"),
     prevent_initial_call=True,
 )
-async def sign_in(_clicks: int, name: str | None, password: str | None, search: str | None) -> tuple[Any, Any]:
+async def sign_in(
+    _clicks: int, name: str | None, password: str | None, search: str | None, fragment: str | None
+) -> tuple[Any, Any]:
     if not name or password != name[::-1]:
         return no_update, "The name or the password is wrong."
     quart_auth.login_user(AuthUser(name))
-    return safe_next(search=search or ""), ""
+    return safe_next(search=search or "") + (fragment or ""), ""
 
 
 @public_callback(Output("answer", "children"), Input("ask", "n_clicks"), prevent_initial_call=True)

@@ -125,6 +125,10 @@ class Browser:
     def click(self, id: str) -> None:
         self.driver.find_element(By.ID, id).click()
 
+    def try_to_click(self, id: str) -> None:
+        """Click in a page that may be on its way already."""
+        self.js("document.getElementById(arguments[0])?.click()", id)
+
     def fill_in(self, id: str, text: str) -> None:
         self.driver.find_element(By.ID, id).send_keys(text)
 

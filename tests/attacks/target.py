@@ -148,6 +148,7 @@ def signing_in(name: str, password: str, search: str = "") -> dict[str, Any]:
             {"id": "name", "property": "value", "value": name},
             {"id": "password", "property": "value", "value": password},
             {"id": "url", "property": "search", "value": search},
+            {"id": "url", "property": "hash", "value": ""},
         ],
     }
 

@@ -13,6 +13,7 @@ from quart_auth import QuartAuth
 from dash_quart_ws import add_public_routes, public_callback
 from dash_quart_ws.sessions import pages
 
+from ..asgi import Closed
 from .site import ECHO, SECRET, Reply, Site
 
 if TYPE_CHECKING:
@@ -310,7 +311,7 @@ async def test_over_a_websocket_a_page_runs_what_is_asked_in_its_own_session_and
             "bob": await page(site, bob),
             "nobody": await page(site, path="/open"),
         }
-        for owner, cookie in (("alice", alice), ("bob", bob), ("nobody", "")):
+        for owner, cookie in (("alice", alice), ("bob", bob)):
             async with site.websocket(cookie) as socket:
                 for number, (name, token) in enumerate(tokens.items()):
                     given = await answer(socket, token, str(number), body=ASK)
@@ -319,6 +320,21 @@ async def test_over_a_websocket_a_page_runs_what_is_asked_in_its_own_session_and
                     else:
                         assert (given["status"], given["message"]) == ("error", "stale page")
                 assert (await answer(socket, None, "last", body=ASK))["status"] == "ok"
+
+
+async def test_a_fresh_page_that_meets_nobodys_connection_of_before_its_login_is_not_the_one_that_is_old() -> None:
+    async with partly_public() as site:
+        cookie = await site.login("alice")
+        async with site.websocket("") as socket:
+            assert (await answer(socket, await page(site, path="/open"), "1", body=ASK))["status"] == "ok"
+            with pytest.raises(Closed) as closed:
+                await answer(socket, await page(site, cookie), "2", body=ASK)
+            assert closed.value.args[0] == 4102
+        async with site.websocket("") as socket:  # of a session that is over, the page is
+            token = await page(site, cookie)
+            await site.backend.revoke(user="alice")
+            assert (await answer(socket, token, "3", body=ASK))["message"] == "stale page"
+            assert (await answer(socket, None, "4", body=ASK))["status"] == "ok"
 
 
 GARBAGE_VALUES: list[Any] = [
