@@ -220,7 +220,7 @@ def test_every_python_block_compiles(page: Path) -> None:
 
 def test_the_readme_and_every_page_of_the_guide_but_none_else_is_read_here() -> None:
     assert {page.name for page in GUIDE} == {
-        "errors.md", "guard.md", "index.md", "push.md", "security.md", "serving.md", "sessions.md",
+        "asvs.md", "errors.md", "guard.md", "index.md", "push.md", "security.md", "serving.md", "sessions.md",
     }  # fmt: skip
     assert len(blocks(README)) == 3
 
@@ -273,6 +273,20 @@ def test_the_table_of_security_events_has_every_event_and_no_other() -> None:
     table = rows(section(ROOT / "docs" / "security.md", "Records"))
     documented = [name for names, _ in table for name in NAME.findall(names)]
     assert sorted(documented) == sorted(set(events))
+
+
+def test_every_requirement_that_is_met_names_tests_that_there_are() -> None:
+    table = rows((ROOT / "docs" / "asvs.md").read_text("utf-8"))
+    assert len(table) > 50
+    for id, _level, _asks, here, shown in table:
+        named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", shown)
+        assert named or not here.startswith("yes"), id
+        for path, test in named:
+            assert f"def {test}(" in (ROOT / path).read_text("utf-8") if test else (ROOT / path).exists(), (
+                id,
+                path,
+                test,
+            )
 
 
 def test_the_changelog_gives_a_reason_for_every_runtime_dependency_and_no_other() -> None:

@@ -450,7 +450,7 @@ def test_a_session_that_ends_while_its_user_follows_a_link_leads_to_the_login(
     browser.wait_for(lambda: browser.place.startswith("/login?"), "the login")
     (target,) = parse_qs(urlsplit(browser.driver.current_url).query)["next"]
     assert target in ("/", "/report/7")
-    assert not [text for _, text in browser.noted("_pages_content")[noted:] if "report" in text]
+    assert not [text for _, text in browser.noted("_pages_content")[noted:] if "the text of the report" in text]
     assert browser.loads() <= 4
 
 
