@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import sys
+import threading
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import psutil
 import pytest
+from dash import DiskcacheManager, Input, Output
+from diskcache import Cache
 
-from ..server import Server, serving, wait_for
+from ..server import Server, await_for, serving, wait_for
+from ..sessions.site import ECHO, Site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,6 +62,48 @@ class Visitor:
 def jobs(tmp_path: Path) -> Iterator[Server]:
     with serving(tmp_path, app="tests.apps.jobs:server", env={"JOBS": str(tmp_path)}) as server:
         yield server
+
+
+class Held(DiskcacheManager):
+    """Starts a real process for each job, when it is let."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(Cache(str(folder / "held")))
+        self.entered, self.gate = threading.Event(), threading.Event()
+        self.jobs: list[psutil.Popen] = []
+
+    def call_job_fn(self, key: str, job_fn: Any, args: Any, context: Any) -> int:
+        self.entered.set()
+        assert self.gate.wait(10)
+        self.jobs.append(psutil.Popen([sys.executable, "-c", "import time; time.sleep(60)"]))
+        return int(self.jobs[-1].pid)
+
+
+async def test_a_job_that_is_being_started_when_its_session_ends_ends_too(tmp_path: Path) -> None:
+    manager = Held(tmp_path)
+    site = Site(dash={"background_callback_manager": manager})
+
+    @site.app.callback(Output("job", "children"), Input("go", "n_clicks"), background=True)
+    def job(_clicks: int) -> str:
+        return "never"
+
+    body = {**ECHO, "output": "job.children", "outputs": {"id": "job", "property": "children"}}
+    async with site:
+        cookie = await site.login("alice")
+        asked = asyncio.create_task(site.request("POST", "/_dash-update-component", cookie, json=body))
+        try:
+            await await_for(manager.entered.is_set, what="the start")
+            await site.get("/logout", cookie)
+            assert (await asked).status == 401
+            manager.gate.set()
+            await await_for(lambda: manager.jobs, what="the process")
+            await await_for(lambda: is_over(manager.jobs[0]), what="its end")
+        finally:
+            manager.gate.set()
+            for process in manager.jobs:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+                process.wait()
 
 
 def is_over(process: psutil.Process) -> bool:

@@ -6,12 +6,13 @@ import asyncio
 import json
 import logging
 import re
+import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urljoin, urlsplit
 
 import dash
 import pytest
-from dash import Dash, Input, Output, dcc, html
+from dash import Dash, Input, Output, dcc, hooks, html
 from hypothesis import given
 from hypothesis import strategies as st
 from quart import Quart, websocket
@@ -21,11 +22,12 @@ from werkzeug.datastructures import Headers
 from dash_quart_ws import ConfigurationError, QuartBackend, add_public_routes, public_callback, safe_next
 from dash_quart_ws.sessions.access import PublicRoutes
 from tests.asgi import InProcessSocket
+from tests.fakes import Clock
 
 from .site import ECHO, ORIGIN, SECRET, Reply, Site, database, ending
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
 OPEN = ("_dash-component-suites/", "_dash-quart-ws/", "_favicon.ico", "_reload-hash", "assets/")
@@ -825,3 +827,54 @@ def test_whatever_is_asked_for_the_browser_stays_on_this_server(target: str) -> 
     answer = asyncio.run(ask())
     assert answer.startswith("/")
     assert in_a_browser("http://here.test/login", answer) == "here.test"
+
+
+async def test_a_stream_of_a_hooks_route_ends_with_the_session() -> None:
+    sent: list[str] = []
+
+    async def stream() -> Any:
+        async def parts() -> AsyncIterator[str]:
+            for part in ("one", "two", "three"):
+                sent.append(part)
+                yield part
+                await site.go_on.wait()
+
+        return parts()
+
+    hooks.route(name="stream", methods=("GET",))(stream)
+    site = Site()
+    hooks._ns["routes"].clear()
+    async with site:
+        cookie = await site.login("alice")
+        async with site.server.test_client(use_cookies=False).request("/stream", headers={"Cookie": cookie}) as client:
+            await client.send_complete()
+            assert await client.receive() == b"one"
+            await site.get("/logout", cookie)
+            site.go_on.set()
+        assert bytes(client.response_data) == b""  # all that came after the first part
+        assert "three" not in sent
+
+
+async def test_a_callback_that_runs_while_its_session_is_renewed_is_not_ended_by_the_old_expiry(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(time.time()).install(monkeypatch)
+    site = Site(config={"QUART_AUTH_DURATION": 10})
+
+    @site.app.callback(Output("long", "children"), Input("go", "n_clicks"))
+    async def long(_clicks: int) -> str:
+        site.entered.set()
+        await site.go_on.wait()
+        return "done"
+
+    body = {**ECHO, "output": "long.children", "outputs": {"id": "long", "property": "children"}}
+    async with site:
+        cookie = await site.login("alice")
+        asked = asyncio.create_task(site.request("POST", "/_dash-update-component", cookie, json=body))
+        await site.entered.wait()
+        clock.advance(6)
+        await site.get("/renew", cookie)
+        clock.advance(6)
+        site.go_on.set()
+        reply = await asked
+        assert (reply.status, reply.json["response"]) == (200, {"long": {"children": "done"}})
