@@ -388,6 +388,8 @@ class QuartBackend(_Backend):
         )
         if connection.user is not None and admitted.authenticated:
             self._keep_rights(connection, connection.user)
+        else:
+            setattr(g, RIGHTS, None)
         # From the hub's `add` on a revocation finds this connection; one that came before it is found by looking again.
         self._extension.hub.add(connection)
         too_late = handshake.look_again(self._sessions, admitted)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import json
 import threading
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from dash._callback_context import context_value
 from dash._utils import AttributeDict
 from dash.background_callback.managers import BaseBackgroundCallbackManager
 from dash.exceptions import PreventUpdate
-from quart_auth import current_user
+from quart_auth import AuthUser, QuartAuth, current_user
 
 from dash_quart_ws import (
     ConfigurationError,
@@ -265,6 +266,26 @@ async def test_where_no_login_is_required_nobody_gets_the_word_for_nobody() -> N
             for way in ("http", "websocket"):
                 assert await outcome(site, way, "", name) == NOBODY
                 assert await outcome(site, way, await site.login("bob"), name) == "for bob"
+
+
+class Account(AuthUser):
+    """A user class that knows better than the token."""
+
+    @property
+    async def is_authenticated(self) -> bool:
+        return self.auth_id not in (None, "suspended")
+
+
+@pytest.mark.parametrize("way", ["http", "websocket"])
+async def test_where_no_login_is_required_an_account_that_the_app_does_not_take_for_one_is_nobody(way: str) -> None:
+    users = {**USERS, "suspended": ["traders"]}
+    auth = functools.partial(QuartAuth, user_class=Account)
+    site = Roles(Directory(**users), login_required=False, auth=auth)
+    kinds(site, groups=["traders"])
+    async with site:
+        for name in ("async", "sync"):
+            assert await outcome(site, way, await site.login("suspended"), name) == NOBODY
+            assert await outcome(site, way, await site.login("alice"), name) == "for alice"
 
 
 @pytest.mark.parametrize("name", ["async", "sync"])
