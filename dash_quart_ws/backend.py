@@ -6,7 +6,9 @@ The story of one callback over the websocket:
    `sessions.handshake` whether to accept: origin, hooks, session.
 2. `connections.connection` reads a text frame; `wire.codec` makes messages of it.
 3. `wire.protocol` says what each message means in the connection's state: a callback request is to be run.
-4. `callbacks.run` prepares it as Dash does, and calls the user's function: on the event loop, or in the pool.
+4. `callbacks.run` refuses what comes from a page of another session, or is not this visitor's to call (`sessions.guard`);
+   else it prepares the callback as Dash does, and calls the user's function: on the event loop, or in the pool. A
+   `protected_callback` looks at its user's groups first (`sessions.access`, `sessions.rights`).
 5. Its outcome is a message; `connections.writer` queues it, `wire.codec` makes a frame of all that waits, and
    `connections.asgi` hands it to the server.
 
