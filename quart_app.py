@@ -350,7 +350,7 @@ async def report(_clicks: int) -> str:
     for percent in range(0, 101, 2):
         if ctx.websocket is not None:
             await ctx.websocket.set_prop("progress", "value", str(percent))
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)  # a real one would take its time: so that there is a bar to watch
     return f"{sum(measure(site, time.time()) for site in SITES) * 24:,.0f} MWh a day, if the wind stays"
 
 

@@ -126,6 +126,12 @@ async def measure(port: int, connections: int, logouts: int) -> None:
         client.reading.cancel()
 
 
+def answers(port: int) -> bool:
+    """Whether the server takes connections yet."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--connections", type=int, default=1000)
@@ -157,7 +163,7 @@ def main() -> None:
         )
         try:
             deadline = time.monotonic() + 30
-            while socket.socket().connect_ex(("127.0.0.1", port)):
+            while not answers(port):
                 if process.poll() is not None or time.monotonic() > deadline:
                     sys.exit(f"the server did not start:\n{Path(folder, 'log').read_text()}")
                 time.sleep(0.05)

@@ -73,7 +73,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("dash_quart_ws")
 security = logging.getLogger("dash_quart_ws.security")
 
-
 CROWDED = handshake.Refused(CloseCode.TOO_MANY, "too many connections without a login from this address")
 
 Hook = TypeVar("Hook", bound="Callable[..., Any]")
@@ -660,7 +659,8 @@ def _api_view(handler: Callable[..., Any], sessions: Sessions, pool: Callable[[]
         if not request.is_json:  # another site's form, which asks nobody first, can send anything but JSON (ASVS 3.5.2)
             abort(415)
         arguments = await json_body()
-        if not isinstance(arguments, dict | None):
+        is_broken = arguments is None and (await request.get_data()).strip() != b"null"
+        if is_broken or not isinstance(arguments, dict | None):
             abort(400, "the arguments of a callback are a JSON object")
         call = functools.partial(handler, **(arguments or {}))
 

@@ -83,7 +83,8 @@ class Jobs:
                     return
         finally:
             self._sessions.let_go(session)
-            self._owners.pop(str(job), None)
+            if self._owners.get(str(job)) == session.id:  # else a process id that is another job's by now
+                del self._owners[str(job)]
         try:
             if await asyncio.to_thread(is_running):
                 await asyncio.to_thread(manager.terminate_job, job)

@@ -119,7 +119,9 @@ class Groups:
             if inspect.isawaitable(found):  # of an object with an async __call__
                 found = await found
         if isinstance(found, NO_LISTS) or not isinstance(found, Iterable):
-            raise TypeError(f"list_groups gave {found!r}: it has to give a list of groups, an empty one for none")
+            # Its type only: what it gave by mistake, such as the user's whole record, is nothing for a log.
+            kind = type(found).__name__
+            raise TypeError(f"list_groups gave a value of type {kind}: it has to give a list of groups, empty for none")
         return frozenset(map(group_name, found))
 
     def _call(self, user: str) -> Any:

@@ -27,7 +27,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from quart import abort, g, has_app_context, has_request_context, has_websocket_context, request
 from quart_auth import Action
@@ -304,8 +304,7 @@ class Sessions:
 
     async def is_over_within(self, seconds: float, session: Session) -> bool:
         """Wait for a session's end, for so long at most: whether it is over."""
-        task, ended = asyncio.current_task(), asyncio.get_running_loop().create_future()
-        assert task is not None  # noqa: S101 - it is awaited
+        task, ended = cast("asyncio.Task[Any]", asyncio.current_task()), asyncio.get_running_loop().create_future()
         self._work[task] = ((session,), ended)
         try:
             if self.ending_of(session) is None:

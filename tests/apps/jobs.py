@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import quart_auth
 from dash import Dash, DiskcacheManager, Input, Output, callback, ctx, html
@@ -12,6 +13,9 @@ from diskcache import Cache
 from quart_auth import AuthUser, QuartAuth
 
 from dash_quart_ws import QuartBackend
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 folder = Path(os.environ["JOBS"])
 app = Dash(
@@ -29,14 +33,21 @@ QuartAuth(server)
 app.layout = html.Div([html.Button(id="go"), *(html.Div(id=id) for id in ("slow", "kept"))])
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Poll a file, in a process that shares nothing else with the test. A job that is never let go fails."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError("nobody let the job go on")
+        time.sleep(0.01)
+
+
 @callback(Output("slow", "children"), Input("go", "n_clicks"), background=True, prevent_initial_call=True)
 def slow(clicks: int) -> str:
     """Says that it runs, waits to be let go, and gives what only its own user may read."""
     name = ctx.cookies["QUART_AUTH"][-16:]
     (folder / f"pid-{name}").write_text(str(os.getpid()))
-    deadline = time.monotonic() + 60
-    while not (folder / "go-on").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until((folder / "go-on").exists)
     return f"made for {name} {clicks}"
 
 
@@ -44,9 +55,7 @@ def slow(clicks: int) -> str:
     Output("kept", "children"), Input("go", "n_clicks"), background=True, manager=cached, prevent_initial_call=True
 )
 def kept(clicks: int) -> str:
-    deadline = time.monotonic() + 60
-    while (folder / "hold").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: not (folder / "hold").exists())
     return f"made for {ctx.cookies['QUART_AUTH'][-16:]} {clicks}"
 
 

@@ -68,7 +68,9 @@ def has_gone_on() -> bool:
 def wait(set_progress: Any, clicks: int) -> str:
     set_progress(f"step of {clicks}")
     (FOLDER / f"began-{clicks}").touch()
+    deadline = time.monotonic() + 60
     while not has_gone_on():
+        assert time.monotonic() < deadline, "nobody let the job go on"
         time.sleep(0.01)
     return f"the traders' own number {clicks}"
 

@@ -43,7 +43,7 @@ async def torrent(_clicks: int) -> None:
     while ctx.websocket is not None and not ctx.websocket.is_shutdown:
         await ctx.websocket.set_prop("torrent", "children", "x" * 200_000)
         await ctx.websocket.set_prop("torrent", "title", str(time.monotonic()))
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0.001)  # the rate of the torrent
 
 
 @callback(Output("broken", "children"), GO)

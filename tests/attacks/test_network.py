@@ -146,7 +146,7 @@ def test_a_client_that_ignores_the_close_frame_has_nothing_run(site: Target, ali
             for number in range(2_000):  # until the transport is reset
                 thief.request("who.children", request_id=f"late-{number}")
                 sent += 1
-                time.sleep(0.005)
+                time.sleep(0.005)  # the pace of the attack: 10 s of it, unless the reset ends it
         assert sent < 2_000
         assert [one for one in thief.frames() if one.opcode == TEXT and b"late-" in one.payload] == []
     assert site.ran() == ran

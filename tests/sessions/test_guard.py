@@ -878,3 +878,26 @@ async def test_a_callback_that_runs_while_its_session_is_renewed_is_not_ended_by
         site.go_on.set()
         reply = await asked
         assert (reply.status, reply.json["response"]) == (200, {"long": {"children": "done"}})
+
+
+NO_OBJECTS = [b"{", b"", b"[1]", b"7", b'"text"', b"\xff\xfe", b"[" * 100_000]
+
+
+@pytest.mark.parametrize("body", NO_OBJECTS, ids=lambda body: repr(body[:5]))
+async def test_an_api_endpoint_runs_nothing_for_a_body_that_is_no_object(body: bytes) -> None:
+    ran: list[int] = []
+    site = Site()
+
+    @site.app.callback(Output("api", "children"), Input("go", "n_clicks"), api_endpoint="/api/count")
+    async def count(clicks: int = 0) -> int:
+        ran.append(clicks)
+        return clicks
+
+    site.app.setup_apis()
+    async with site:
+        headers = {"Cookie": await site.login("alice"), "Content-Type": "application/json"}
+        client = site.server.test_client(use_cookies=False)
+        assert (await client.post("/api/count", data=body, headers=headers)).status_code == 400
+        assert ran == []
+        for good, clicks in ((b"null", 0), (b"{}", 0), (b'{"clicks": 3}', 3)):
+            assert await (await client.post("/api/count", data=good, headers=headers)).get_json() == clicks

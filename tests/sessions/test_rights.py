@@ -1040,3 +1040,11 @@ def test_a_requirement_is_met_as_in_dash_auth(groups: frozenset[str], demanded: 
     assert Requirement(demanded, "all_of").met_by(groups) == all(group in groups for group in demanded)
     assert Requirement(demanded, "none_of").met_by(groups) == (not any(group in groups for group in demanded))
     assert Requirement(None).met_by(groups)
+
+
+async def test_what_a_source_gives_by_mistake_is_in_no_message() -> None:
+    groups = Groups(lambda user: {"name": user, "password": "hunter2"}, 5.0)
+    with pytest.raises(TypeError, match="a value of type dict") as caught:
+        await groups.ask("alice")
+    groups.stop()
+    assert "hunter2" not in str(caught.value)
