@@ -28,12 +28,12 @@ STATIC := dash_quart_ws/browser/static
 
 assets: node_modules/.made
 	npm run --silent types
-	npm run --silent build -- --outdir=$(STATIC)
+	npm run --silent build $(STATIC)
 
 assets-check: node_modules/.made assets-test
 	npm run --silent types
-	@rm -rf build/static
-	npm run --silent build -- --outdir=build/static
+	@rm -rf build/static && mkdir -p build/static
+	npm run --silent build build/static
 	@diff -rq build/static $(STATIC) || { echo "$(STATIC) is not what assets/src builds: run make assets and commit it" >&2; exit 1; }
 
 assets-test: node_modules/.made

@@ -63,6 +63,7 @@ options = QuartBackend(
     idle_timeout=SHIFT,  # watching is not doing: a page that is left open all night has to sign in again
     absolute_timeout=WEEK,
     allowed_hosts=hosts.split(",") if hosts else None,
+    connection_status=False,  # the badge in the header says it
 )
 # Not __name__: run as a script, the server would keep its files in whatever is the current folder.
 app = Dash("quart_app", backend=options, websocket_callbacks=True, assets_folder="assets/demo", title="Windward",
@@ -174,12 +175,12 @@ def layout() -> html.Div:
     """What is around every page. Made for each visitor: what is the administrators' is in nobody else's page."""
     sign_in = html.A("Sign in", href="/login?next=/status", className="button")
     sign_out = html.Form(html.Button("Sign out", id="sign-out"), action="/logout", method="POST")
-    live = html.Div([html.Span("Connecting", id="badge", role="status"), html.A("Reload", href="")], className="live")
+    live = html.Span("Connecting", id="badge", role="status")
     nav = html.Nav(html.Ul(links(), id="links"))
     brand = dcc.Link("Windward", href="/", className="brand")
     header = html.Header([brand, nav, live, sign_out if current_session() else sign_in])
     stores = [dcc.Store(id=id) for id in ("connected", "news", "visit")]
-    unseen = [dcc.Store(id="tab", data=secrets.token_hex(8)), *stores, dcc.Interval(id="beat", interval=500)]
+    unseen = [dcc.Store(id="tab", data=secrets.token_hex(8)), *stores]
     notice = html.Div(id="notice", role="status")
     return html.Div([dcc.Location(id="url"), header, html.Main(dash.page_container), notice, *unseen])
 
@@ -260,9 +261,7 @@ async def navigate(path: str) -> tuple[list[html.Li], str]:
 
 SCRIPTS = "windward"  # in assets/demo/page.js
 BADGE = (Output("badge", "children"), Output("badge", "className"))
-dash.clientside_callback(
-    ClientsideFunction(SCRIPTS, "badge"), *BADGE, Input("news", "data"), Input("beat", "n_intervals")
-)
+dash.clientside_callback(ClientsideFunction(SCRIPTS, "badge"), *BADGE, Input("news", "data"))
 TOTAL = (Output("total", "children"), Output("clock", "children"))
 dash.clientside_callback(ClientsideFunction(SCRIPTS, "total"), *TOTAL, Input("news", "data"))
 dash.clientside_callback(ClientsideFunction(SCRIPTS, "scroll"), Input("history", "id"))

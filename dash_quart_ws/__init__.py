@@ -18,7 +18,14 @@ from .config import Config
 from .connections.connection import Connection
 from .connections.receipt import Pending, PendingReceipt, Receipt
 from .connections.session import KnownSession, Session
-from .exceptions import BrokerError, ConfigurationError, DashQuartWsError, GroupsUnknown, NotConnected
+from .exceptions import (
+    BrokerError,
+    ConfigurationError,
+    DashQuartWsError,
+    GroupsUnknown,
+    NotConnected,
+    WebsocketNeeded,
+)
 from .extension import current_session
 from .sessions.access import add_public_routes, protected_callback, public_callback
 from .sessions.guard import safe_next
@@ -42,6 +49,7 @@ __all__ = [
     "QuartBackend",
     "Receipt",
     "Session",
+    "WebsocketNeeded",
     "add_public_routes",
     "current_session",
     "list_groups",

@@ -75,12 +75,17 @@ class WebsocketOptions:
     """`websocket_callbacks`: every callback may come over the socket, not only those with `websocket=True`."""
     allowed_origins: tuple[str, ...]
     max_workers: int
+    heartbeat_interval: float | None
+    """Milliseconds between two signs of life of the browser; None: it gives none."""
 
 
 def websocket_options(app: Dash) -> WebsocketOptions:
     """What this app was given."""
     return WebsocketOptions(
-        bool(app._websocket_callbacks), tuple(app._websocket_allowed_origins), app._websocket_max_workers or 4
+        bool(app._websocket_callbacks),
+        tuple(app._websocket_allowed_origins),
+        app._websocket_max_workers or 4,
+        app._websocket_heartbeat_interval or None,
     )
 
 

@@ -4,15 +4,18 @@ The story of one callback over the websocket:
 
 1. The browser opens `<prefix>_dash-ws-callback`. Quart routes it to `QuartBackend._websocket`, which asks
    `sessions.handshake` whether to accept: origin, hooks, session.
-2. `connections.connection` reads a text frame; `wire.codec` makes messages of it.
-3. `wire.protocol` says what each message means in the connection's state: a callback request is to be run.
-4. `callbacks.run` refuses what comes from a page of another session, or is not this visitor's to call (`sessions.guard`);
-   else it prepares the callback as Dash does, and calls the user's function: on the event loop, or in the pool. A
-   `protected_callback` looks at its user's groups first (`sessions.access`, `sessions.rights`).
-5. Its outcome is a message; `connections.writer` queues it, `wire.codec` makes a frame of all that waits, and
+2. `connections.connection` welcomes the client, and reads text frames; `wire.codec` makes messages of them.
+3. Each tab attaches with the token of its page: a page that was made for another session is `stale`, and none of its
+   requests runs. (Dash's own worker attaches no tabs: its requests carry their page's token, and step 5 looks at it.)
+4. `wire.protocol` says what each message means in the connection's state: a callback request of an attached tab is to be
+   run. It is the task of a `connections.renderer`, and ends with the tab.
+5. `callbacks.run` refuses what is not this visitor's to call (`sessions.guard`); else it prepares the callback as Dash
+   does, and calls the user's function: on the event loop, or in the pool. A `protected_callback` looks at its user's
+   groups first (`sessions.access`, `sessions.rights`).
+6. Its outcome is a message; `connections.writer` queues it, `wire.codec` makes a frame of all that waits, and
    `connections.asgi` hands it to the server.
 
-Over HTTP the same function is reached through `_dash-update-component`: `sessions.guard`, then step 4.
+Over HTTP the same function is reached through `_dash-update-component`: `sessions.guard`, then step 5.
 """
 
 from __future__ import annotations
@@ -61,7 +64,9 @@ from .sessions.pages import mint as page_token
 from .sessions.rights import RIGHTS, noting_here, rights_here
 from .sessions.sessions import receipt_of
 from .sessions.visitors import printable, remote_here, visitor_of
+from .wire import codec
 from .wire.close import SUBPROTOCOL, CloseCode
+from .wire.messages import SetProps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -167,6 +172,7 @@ class QuartBackend(_Backend):
         self._socket_path = f"{self._prefix}_dash-ws-callback"
         dash_options = websocket_options(dash_app)
         self._allowed_origins = handshake.parse_allowed(dash_options.allowed_origins)
+        self._heartbeat = dash_options.heartbeat_interval
         self._extension = Extension.attach(self.server, self)
         self._sessions = self._extension.sessions
         self._guard = Guard(
@@ -186,6 +192,7 @@ class QuartBackend(_Backend):
             endpoint = assets_endpoint(dash_app)
             self.server.view_functions[endpoint] = self._guard.file(self.server.view_functions[endpoint])
         RequestAdapter.websocket_paths[self._socket_path] = callback_url(dash_app)
+        self._extension.add_callback_path(callback_url(dash_app))
 
     async def first_contact(self) -> None:
         """Run what Dash wants to run before its first request, as nobody. Called once; again if it raised."""
@@ -286,6 +293,9 @@ class QuartBackend(_Backend):
                 "login": self._guard.login_path() if self._guard.active else None,
                 "page": token,
                 "session": None if session is None else session.id,
+                "bridge": self.options.bridge,
+                "status": self.options.connection_status,
+                "heartbeat": self._heartbeat,
             }
 
             def config(dash: dict[str, Any]) -> dict[str, Any]:
@@ -399,7 +409,10 @@ class QuartBackend(_Backend):
         if too_late is not None:
             connection.end(too_late.code, too_late.reason)
         else:
+            connection.welcome()
             self._opened(connection, admitted)
+            if connection.bridge and self._heartbeat is not None:
+                self._extension.watch_heartbeat(connection, self._heartbeat / 1000)
         _servers.refuse_oversized(socket.server_send, lambda: connection.end(CloseCode.TOO_BIG, "message too big"))
         hooks = get_hooks("websocket_message")
         screen = _screen_with(hooks) if hooks else None
@@ -575,12 +588,13 @@ class QuartBackend(_Backend):
             TypeError: not exactly one of the targets was given, or a value cannot be made JSON.
         """
         payload = props_payload(id, props)
+        to_all = codec.encode(SetProps(None, payload))
 
         def act() -> int:
             found = self._find(connection=connection, session=session, user=user, topic=topic, all=all)
             own = [one for one in found if one.path == self._socket_path]
             for one in own:
-                one.push(payload)
+                one.push(payload, to_all)
             return len(own)
 
         pending: Pending[int] = Pending()

@@ -80,6 +80,12 @@ class Config:
     broker_timeout: float = 2.0
     """How long a logout's response, or a login's, waits for the broker."""
 
+    bridge: bool = True
+    """Give the browser our own worker for the websocket. False: Dash's own, which knows nothing of sessions."""
+
+    connection_status: bool = True
+    """Show on the page, when there is no connection for longer than a second, that there is none."""
+
     require_bridge: bool = False
     """Refuse websocket clients that do not offer the subprotocol of our own browser code."""
 
@@ -101,6 +107,13 @@ class Config:
     cancel_timeout: float = 5.0
     """How long a cancelled callback may go on cleaning up before the log names it."""
 
+    message_bytes: int = 1024 * 1024
+    """The largest message that our browser code sends over the websocket; callbacks that are larger go over HTTP."""
+
+    upload_bytes: int = 128 * 1024 * 1024
+    """The largest callback over HTTP of a user who is signed in. Quart's `MAX_CONTENT_LENGTH` holds for all others, and
+    counts here too where it is larger."""
+
     outbound_bytes: int = 8 * 1024 * 1024
     """Memory for messages that one connection's client has not taken yet. Beyond it the connection closes with 4103."""
 
@@ -111,7 +124,8 @@ class Config:
     """Messages that cannot be used, or callbacks that cannot be called, after which a connection closes with 4505."""
 
     renderers_per_connection: int = 64
-    """Tabs that one connection remembers for pushes; the one that was heard of longest ago is forgotten first."""
+    """Tabs that one connection may have; the callbacks of further ones go over HTTP. Of the tabs of Dash's own worker
+    the ones that were heard of last get pushes."""
 
     def __post_init__(self) -> None:
         if not (isinstance(self.login_required, bool) or self.login_required == "auto"):
@@ -134,23 +148,21 @@ class Config:
             self._positive(name, whole=True, optional=True)
         for name in (
             "anonymous_connections",
+            "message_bytes",
+            "upload_bytes",
             "outbound_bytes",
             "outbound_messages",
             "bad_messages_per_minute",
             "renderers_per_connection",
         ):
             self._positive(name, whole=True)
-        for name in ("require_bridge", "compression", "protect_assets"):
+        for name in ("bridge", "connection_status", "require_bridge", "compression", "protect_assets"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigurationError(f"{name}={getattr(self, name)!r}: give True or False")
         if self.list_groups is not None and not callable(self.list_groups):
             raise ConfigurationError(f"list_groups={self.list_groups!r}: give a function (user) -> groups, or None")
         self._hosts()
-        threads, share = self.callback_threads, self.callback_threads_per_user
-        if threads is not None and share is not None and share > threads:
-            raise ConfigurationError(
-                f"callback_threads_per_user={share} is more than callback_threads={threads}: lower it"
-            )
+        self._combinations()
 
     @classmethod
     def of(cls, **options: Any) -> Config:
@@ -164,6 +176,17 @@ class Config:
         if options.get("broker") is None and os.environ.get(BROKER_VARIABLE):
             options["broker"] = os.environ[BROKER_VARIABLE]
         return cls(**options)
+
+    def _combinations(self) -> None:
+        if self.require_bridge and not self.bridge:
+            raise ConfigurationError(
+                "require_bridge=True refuses Dash's own worker, which is what bridge=False gives the browser: leave one out"
+            )
+        threads, share = self.callback_threads, self.callback_threads_per_user
+        if threads is not None and share is not None and share > threads:
+            raise ConfigurationError(
+                f"callback_threads_per_user={share} is more than callback_threads={threads}: lower it"
+            )
 
     def _hosts(self) -> None:
         hosts = self.allowed_hosts

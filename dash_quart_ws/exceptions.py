@@ -6,6 +6,7 @@
     ├── ConfigurationError (ValueError)   an option, a combination or the server's set-up is wrong; says what to do
     ├── BrokerError                       the broker could not store or deliver; the local part has been done
     ├── GroupsUnknown                     the app's `list_groups` gave no answer: nobody is let through
+    ├── WebsocketNeeded                   a callback that uses `ctx.websocket` came over HTTP, where there is none
     └── NotConnected                      there is no connection for what was asked
 
 "This request failed" is never one of these: a bad message from a browser is a value (`wire.messages.Invalid`), and an
@@ -29,6 +30,20 @@ class BrokerError(DashQuartWsError):
 
 class GroupsUnknown(DashQuartWsError):  # noqa: N818 - a state, named as one
     """The app's `list_groups(user)` has failed or taken too long: what needs a group is refused."""
+
+
+class WebsocketNeeded(DashQuartWsError):  # noqa: N818 - a state, named as one
+    """A callback that uses `ctx.websocket` came over HTTP, where Dash gives None: it is answered with HTTP status 500.
+
+    A callback that can do without looks first: `if ctx.websocket is not None`.
+    """
+
+    def __init__(self, callback: str) -> None:
+        super().__init__(
+            f"the callback for {callback[:64]!r} uses ctx.websocket, and came over HTTP, where there is none"
+        )
+        self.callback = callback
+        """The callback's id in Dash's `callback_map`: its outputs."""
 
 
 class NotConnected(DashQuartWsError, LookupError):  # noqa: N818 - a state, named as one

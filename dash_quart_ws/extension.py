@@ -1,7 +1,8 @@
 """What all Dash apps on one Quart server share: the hub, the sessions, the broker, and the first contact.
 
 It is an extension in Quart's sense, in `server.extensions["dash_quart_ws"]`. It hangs on to the server in the documented
-ways only: signals, `before_serving` and `after_serving`, `teardown_request`, `asgi_websocket_class`.
+ways only: signals, `before_serving` and `after_serving`, `teardown_request`, `asgi_websocket_class`, `asgi_http_class`,
+an error handler for an exception of its own.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from quart.signals import request_started, websocket_started
 
 from . import _servers
 from .brokers.embedded import EmbeddedBroker
+from .callbacks.run import answer_websocket_needed
 from .check import PlainHttpWatch, warn
 from .config import SESSION_OPTIONS
 from .connections.asgi import socket_class
+from .connections.body import http_class
 from .connections.hub import Hub
 from .connections.receipt import Pending, Receipt
-from .exceptions import ConfigurationError
+from .exceptions import ConfigurationError, WebsocketNeeded
 from .sessions.handshake import own_origin
 from .sessions.rights import Groups
 from .sessions.sessions import Sessions, caller_here, receipt_of
@@ -50,6 +53,9 @@ security = logging.getLogger("dash_quart_ws.security")
 
 NAME = "dash_quart_ws"
 NOTHING_CLOSED = Receipt(0, 1, (), 0.0)
+
+SILENT_AFTER, SWEEP_EVERY, LATE_BY = 1.5, 0.5, 0.25
+"""In heartbeat intervals: how long a client may be silent, how often that is looked at, and after which delay not."""
 
 
 class DashApp(Protocol):
@@ -90,11 +96,16 @@ class Extension:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._watched: set[object] = set()
         self._socket_paths: set[str] = set()
+        self._callback_paths: set[str] = set()
         self._warned: set[str] = set()
+        self._beating: dict[float, set[Connection]] = {}
+        """Heartbeat interval -> the connections whose clients give a sign of life that often."""
         server.asgi_websocket_class = socket_class(server.asgi_websocket_class, self._socket_paths)
+        server.asgi_http_class = http_class(server.asgi_http_class, self._callback_paths)
         request_started.connect(self._request_started, server)
         websocket_started.connect(self._websocket_started, server)
         server.teardown_request(self._request_ends)
+        server.register_error_handler(WebsocketNeeded, answer_websocket_needed)
         server.before_serving(self._before_serving)
         server.after_serving(self._after_serving)
 
@@ -121,6 +132,10 @@ class Extension:
         """Serve websockets on this path ourselves, below Quart's per-message layers."""
         self._socket_paths.add(path)
 
+    def add_callback_path(self, path: str) -> None:
+        """Read the bodies of requests to this path when they are wanted, and not before."""
+        self._callback_paths.add(path)
+
     # ------------------------------------------------------------------------------------------- first contact
 
     async def contact(self) -> None:
@@ -134,6 +149,7 @@ class Extension:
         if self._loop is None or not self._loop.is_running():
             self._loop = loop
             self._setting_up = None
+            self._beating.clear()
             self.sessions.bind(loop)
             if self.config.idle_timeout is not None:
                 self.spawn(self._sweep_every(self.config.idle_timeout), name="idle sweep")
@@ -302,6 +318,34 @@ class Extension:
             pending.resolve(await receipt_of(closed))
         finally:
             pending.resolve(NOTHING_CLOSED)
+
+    def watch_heartbeat(self, connection: Connection, interval: float) -> None:
+        """End this connection once its client, which gives a sign of life every `interval` seconds, is silent for longer.
+
+        One task looks after all of them, and goes when the last one has gone.
+        """
+        beating = self._beating.get(interval)
+        if beating is None:
+            beating = self._beating[interval] = set()
+            # In a context of its own: it outlives the connection that happened to be the first.
+            self.spawn(self._end_silent(interval, beating), name="heartbeat sweep", context=contextvars.Context())
+        beating.add(connection)
+        connection.gone.append(beating.discard)
+
+    async def _end_silent(self, interval: float, beating: set[Connection]) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while True:
+            due = max(due, loop.time()) + SWEEP_EVERY * interval
+            await asyncio.sleep(due - loop.time())
+            if not beating:
+                del self._beating[interval]
+                return
+            now = loop.time()
+            if now > due + LATE_BY * interval:
+                continue  # the process was suspended, or busy: what clients have sent meanwhile has not been read
+            for connection in [one for one in beating if now - one.heard_at > SILENT_AFTER * interval]:
+                connection.end(CloseCode.SILENT, "no heartbeat")
 
     # ------------------------------------------------------------------------------------------------- shutdown
 

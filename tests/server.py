@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 SOCKET_PATH = "/_dash-ws-callback"
+BRIDGE: dict[str, Any] = {"subprotocols": ["dash-quart-ws.v1"]}
+"""Options of a websocket as our own browser code opens it."""
 START_TIMEOUT = 30.0
 """Seconds: importing Dash takes a few on a busy machine."""
 
@@ -134,6 +136,18 @@ class Server:
         headers = {"Cookie": cookie} if cookie else {}
         options = {"origin": self.origin, "additional_headers": headers, "max_size": None, **options}
         async with websockets.connect(self.socket_url, **options) as connection:
+            yield connection
+
+    @contextlib.asynccontextmanager
+    async def bridge(
+        self, cookie: str | None = None, *, renderer_id: str = "tab", **options: Any
+    ) -> AsyncIterator[websockets.ClientConnection]:
+        """A websocket as our own browser code opens it, with one tab attached, of a page that is rendered for it."""
+        token = await asyncio.to_thread(self.page_token, cookie)
+        async with self.connect(cookie, **BRIDGE, **options) as connection:
+            assert (await next_message(connection))["type"] == "welcome"
+            answer = await attach(connection, token, renderer_id)
+            assert answer["type"] == "session", answer
             yield connection
 
     def signal(self, number: int = signal.SIGTERM, *, group: bool = False) -> None:
@@ -258,6 +272,20 @@ async def next_message(connection: websockets.ClientConnection, type: str | None
             if type is None or message["type"] == type:
                 return message
     raise AssertionError(f"the connection closed: {connection.close_code} {connection.close_reason}")
+
+
+async def attach(connection: websockets.ClientConnection, token: str, renderer_id: str = "tab") -> Any:
+    """Attach a tab with the token of its page; the answer: `session`, `stale` or an `error`."""
+    await connection.send(json.dumps({"type": "attach", "rendererId": renderer_id, "payload": {"page": token}}))
+    while True:
+        message = await next_message(connection)
+        if message["type"] in ("session", "stale", "error") and message["rendererId"] == renderer_id:
+            return message
+
+
+async def detach(connection: websockets.ClientConnection, renderer_id: str = "tab") -> None:
+    """The tab has gone."""
+    await connection.send(json.dumps({"type": "detach", "rendererId": renderer_id}))
 
 
 async def call(connection: websockets.ClientConnection, output: str, value: Any = 1, request_id: str = "1") -> Any:

@@ -427,7 +427,7 @@ async def test_a_running_async_callback_is_cancelled_and_a_threads_result_droppe
     hypercorn: Server,
 ) -> None:
     cookie = hypercorn.login("carol")
-    async with hypercorn.connect(cookie, subprotocols=["dash-quart-ws.v1"]) as socket:
+    async with hypercorn.bridge(cookie) as socket:
         before = hypercorn.get("/state").json
         await socket.send(request_message("slow.children", 1, "slow"))
         await socket.send(request_message("block.children", 0.5, "block"))

@@ -47,6 +47,13 @@ from dash_quart_ws.config import BROKER_VARIABLE
         ("outbound_bytes", "8 MB"),
         ("outbound_messages", 0),
         ("renderers_per_connection", 0),
+        ("message_bytes", 0),
+        ("message_bytes", None),
+        ("upload_bytes", -1),
+        ("upload_bytes", 1e9),
+        ("bridge", None),
+        ("bridge", "yes"),
+        ("connection_status", 0),
         ("require_bridge", 1),
         ("compression", "no"),
     ],
@@ -69,6 +76,10 @@ def test_a_value_that_cannot_work_is_an_error_that_names_its_option(option: str,
         ("absolute_timeout", 3600),
         ("callback_threads", 1),
         ("compression", True),
+        ("bridge", False),
+        ("connection_status", False),
+        ("message_bytes", 1),
+        ("upload_bytes", 1024**4),
     ],
 )
 def test_a_value_that_works_is_taken(option: str, value: Any) -> None:
@@ -85,6 +96,11 @@ def test_an_unknown_option_suggests_the_nearest_known_one() -> None:
 def test_one_user_cannot_have_more_threads_than_there_are() -> None:
     with pytest.raises(ConfigurationError, match="callback_threads_per_user"):
         QuartBackend(callback_threads=2, callback_threads_per_user=3)
+
+
+def test_whoever_is_refused_cannot_be_who_the_browser_is_given() -> None:
+    with pytest.raises(ConfigurationError, match="require_bridge"):
+        QuartBackend(bridge=False, require_bridge=True)
 
 
 def test_a_password_in_a_brokers_url_is_not_repeated() -> None:

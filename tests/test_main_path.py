@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .server import call, closed, next_message, request_message, result, serving
+from .server import BRIDGE, call, closed, next_message, request_message, result, serving
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-BRIDGE = {"subprotocols": ["dash-quart-ws.v1"]}
 
 
 @pytest.mark.parametrize("name", ["hypercorn", "uvicorn", "uvicorn:wsproto", "granian"])
@@ -23,7 +21,7 @@ async def test_a_socket_serves_its_session_and_ends_with_it(tmp_path: Path, name
         assert server.get("/_dash-layout").status == 401
         cookie, other = server.login("alice"), server.login("bob")
         assert server.get("/_dash-layout", cookie).status == 200
-        async with server.connect(cookie, **BRIDGE) as hers, server.connect(other) as his:
+        async with server.bridge(cookie) as hers, server.connect(other) as his:
             assert result(await call(hers, "echo.children", 7)) == "alice 7"
             assert result(await call(hers, "sync.children", 7, "2")) == "alice 7 False"
             await hers.send(request_message("prop.children", 1, "3"))
@@ -47,7 +45,7 @@ async def test_a_socket_ends_within_a_second_of_its_sessions_expiry_and_a_renewa
     with serving(tmp_path, env={"DURATION": "3"}) as server:
         began = time.time()
         cookie, renewed = server.login("alice"), server.login("bob")
-        async with server.connect(cookie, **BRIDGE) as hers, server.connect(renewed, **BRIDGE) as his:
+        async with server.bridge(cookie) as hers, server.bridge(renewed) as his:
             await call(his, "echo.children")
             assert await closed(hers) == (4102, "the session has expired")
             assert 1.9 < time.time() - began < 5, "a signature's time has whole seconds"
@@ -55,7 +53,7 @@ async def test_a_socket_ends_within_a_second_of_its_sessions_expiry_and_a_renewa
                 assert await closed(again) == (4502, "the session has expired")
             assert (await closed(his))[0] == 4102
         cookie = server.login("carol")
-        async with server.connect(cookie, **BRIDGE) as socket:
+        async with server.bridge(cookie) as socket:
             until = time.time() + 5
             number = 0
             while time.time() < until:

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from .server import Reply, Server
 
-BRIDGE = {"subprotocols": ["dash-quart-ws.v1"]}
-
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
@@ -103,7 +101,7 @@ async def test_groups_decide_over_http_and_over_the_websocket_alike(guarded: Ser
         assert page.post("traders.children").json["response"]["traders"]["children"] == trades
         reply = page.post("managers.children")
         assert (reply.json["response"]["managers"]["children"] if reply.status == 200 else None) == manages
-        async with guarded.connect(page.cookie, **BRIDGE) as socket:
+        async with guarded.bridge(page.cookie) as socket:
             assert result(await call(socket, "traders.children", 1, "1")) == trades
             payload = await call(socket, "managers.children", 1, "2")
             assert (result(payload) if payload["status"] == "ok" else None) == manages
@@ -116,7 +114,7 @@ async def test_groups_decide_over_http_and_over_the_websocket_alike(guarded: Ser
 async def test_lost_groups_end_a_running_stream_at_once_and_gained_ones_end_nothing(guarded: Server, feed: str) -> None:
     cookie = guarded.login("erin")
     await guarded.aget("/groups/erin/traders")
-    async with guarded.connect(cookie, **BRIDGE) as streaming, guarded.connect(cookie, **BRIDGE) as quiet:
+    async with guarded.bridge(cookie) as streaming, guarded.bridge(cookie) as quiet:
         await streaming.send(feed)
         assert (await next_message(streaming, "set_props"))["payload"]["componentId"] == "feed"
         assert result(await call(quiet, "who.children")) == "erin 1"
@@ -145,7 +143,7 @@ async def test_with_dashs_own_worker_lost_groups_end_the_stream_too(guarded: Ser
 async def test_a_topic_ends_with_the_groups(guarded: Server) -> None:
     cookie = guarded.login("gina")
     await guarded.aget("/groups/gina/traders")
-    async with guarded.connect(cookie, **BRIDGE) as socket:
+    async with guarded.bridge(cookie) as socket:
         assert result(await call(socket, "who.children")) == "gina 1"
         assert (await guarded.aget("/subscribe/gina/prices")).json == {"subscribed": 1}
         assert (await guarded.aget("/groups/gina/-")).json == {"closed": 1}
@@ -155,13 +153,13 @@ async def test_a_topic_ends_with_the_groups(guarded: Server) -> None:
 async def test_while_the_groups_cannot_be_asked_for_what_needs_none_goes_on(guarded: Server, feed: str) -> None:
     await guarded.aget("/groups/hugo/traders")
     page = Page(guarded, "hugo")
-    async with guarded.connect(page.cookie, **BRIDGE) as socket:
+    async with guarded.bridge(page.cookie) as socket:
         await socket.send(feed)
         await next_message(socket, "set_props")
         await guarded.aget("/fail/hugo")
         assert (await guarded.aget("/groups/hugo/traders")).json == {"closed": 1}
         assert (await closed(socket))[0] == 4101
-    async with guarded.connect(page.cookie, **BRIDGE) as socket:
+    async with guarded.bridge(page.cookie) as socket:
         assert result(await call(socket, "traders.children", 1, "1")) == "not for you"
         assert result(await call(socket, "who.children", 1, "2")) == "hugo 1"
     assert page.post("traders.children").json["response"]["traders"]["children"] == "not for you"

@@ -1,16 +1,12 @@
 /* What the demo does in the browser by itself: clientside callbacks. */
 (() => {
-  const STALE = 3000; // milliseconds without news; they come twice a second
-  let last = null;
-  let since = performance.now();
-
-  /** Says whether what the page shows is still live. When the session ends, the backend's own script goes to the login. */
+  /** Live is what has news; what else there is to say about the connection comes as events of the document. */
   function badge(news) {
-    const moment = news?.[2] ?? null;
-    if (moment !== last) since = performance.now();
-    last = moment;
-    if (performance.now() - since > STALE) return ["The connection was lost", "lost"];
-    return last === null ? ["Connecting", ""] : ["Live", "on"];
+    return news ? ["Live", "on"] : ["Connecting", ""];
+  }
+
+  for (const [event, children] of [["close", "Reconnecting"], ["session-ended", "Signed out"]]) {
+    document.addEventListener(`dash-ws:${event}`, () => dash_clientside.set_props("badge", { children, className: "lost" }));
   }
 
   /** What the status page and the dashboard show of the news. */

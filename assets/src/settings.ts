@@ -8,6 +8,12 @@ export interface Settings {
   readonly page: string;
   /** Public id of that session; null when the page was made for nobody. */
   readonly session: string | null;
+  /** Whether the socket is ours; else it is that of Dash's own worker. */
+  readonly bridge: boolean;
+  /** Whether the page shows how its connection is. */
+  readonly status: boolean;
+  /** Milliseconds between two heartbeats; null for none. */
+  readonly heartbeat: number | null;
 }
 
 /** The page's settings; null when there are none that can be used, and then the page is left as Dash made it. */

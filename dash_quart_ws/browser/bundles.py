@@ -13,6 +13,11 @@ from quart import Response, request
 FOREVER = "public, max-age=31536000, immutable"
 """`Cache-Control` of what never changes under its name: a year is what "for good" is called there (RFC 9111, 8246)."""
 
+WORKER_POLICY = "default-src 'none'; connect-src 'self' ws: wss:"
+"""`Content-Security-Policy` of the script itself. A page's policy does not hold in a shared worker: the one that came with
+its script does (CSP3, 2.2 and HTML, "run a worker"), and without one it could connect to anywhere. 'self' is not enough:
+browsers have differed about whether it means `wss:` too (CSP3, 6.7.2.8)."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Bundle:
@@ -51,13 +56,14 @@ class Bundle:
         response.headers["Cache-Control"] = FOREVER
         response.headers["Vary"] = "Accept-Encoding"
         response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Content-Security-Policy"] = WORKER_POLICY  # what the app's after_request sets takes its place
         return response
 
 
 @functools.cache
-def page() -> Bundle:
-    """The page script."""
-    return Bundle.read("page")
+def bridge() -> Bundle:
+    """The page script, which is also the script of the worker that holds the websocket."""
+    return Bundle.read("bridge")
 
 
 async def serve(file: str) -> Response:
@@ -66,7 +72,7 @@ async def serve(file: str) -> Response:
     Answers 404 for every name but those of this release: under the name of another one, a browser or a proxy would keep
     the wrong script for good.
     """
-    bundle = page()
+    bundle = bridge()
     if file == bundle.file_name:
         return bundle.answer()
     headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}

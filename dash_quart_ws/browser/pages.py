@@ -30,7 +30,9 @@ def write(page: str, *, settings: Mapping[str, Any], config: Callable[[dict[str,
     Args:
         page: the page as Dash made it, with all that the app's index string and hooks have done to it.
         settings: what the page script is told: `prefix` (Dash's `requests_pathname_prefix`), `login` (the login page's
-            URL path, or None), `page` (the page token) and `session` (the public session id, or None).
+            URL path, or None), `page` (the page token), `session` (the public session id, or None), `bridge` (whether
+            it stands in for Dash's worker), `status` (whether it shows that there is no connection) and `heartbeat`
+            (milliseconds, or None).
         config: given what Dash tells its renderer, gives what the renderer is to be told.
 
     Raises:
@@ -65,7 +67,7 @@ def _meta(settings: Mapping[str, Any]) -> str:
 
 
 def _script(prefix: str, nonce: re.Match[str] | None) -> str:
-    source = html.escape(f"{prefix}_dash-quart-ws/{bundles.page().file_name}")
+    source = html.escape(f"{prefix}_dash-quart-ws/{bundles.bridge().file_name}")
     attribute = f' nonce="{nonce["nonce"]}"' if nonce else ""
     return f'<script src="{source}"{attribute}></script>'
 

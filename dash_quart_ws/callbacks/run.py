@@ -13,15 +13,16 @@ import secrets
 from typing import TYPE_CHECKING, Any, cast
 
 from dash.exceptions import PreventUpdate, WebsocketDisconnected
-from quart import abort
+from quart import abort, jsonify
 from werkzeug.exceptions import HTTPException
 
 from .._dash import callback_traceback, prepare, websocket_options
+from ..exceptions import WebsocketNeeded
 from ..sessions.guard import json_body
 from ..sessions.rights import RIGHTS, noting_here, rights_here
 from ..wire.close import CloseCode
 from ..wire.messages import STALE_PAGE, CallbackFailed, CallbackRequest, CallbackResult, CallbackUnchanged, Outbound
-from .websocket import WebsocketCallback
+from .websocket import WebsocketCallback, is_missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -31,12 +32,19 @@ if TYPE_CHECKING:
 
     from .._dash import Prepared
     from ..connections.connection import Connection
+    from ..connections.renderer import Renderer
     from ..sessions.guard import Guard
     from ..sessions.rights import Rights
     from ..sessions.sessions import Sessions
     from .pool import Pool
 
 logger = logging.getLogger("dash_quart_ws.callbacks")
+
+
+async def answer_websocket_needed(error: WebsocketNeeded) -> tuple[Response, int]:
+    """The server's error handler: the log has the traceback, the browser a sentence."""
+    logger.error("%s", error, exc_info=error)
+    return jsonify({"error": "this callback needs the websocket, which cannot be reached"}), 500
 
 
 class Runner:
@@ -49,8 +57,9 @@ class Runner:
         self._guard = guard
         self._options = websocket_options(app)
 
-    async def run(self, connection: Connection, request: CallbackRequest) -> Outbound:
+    async def run(self, renderer: Renderer, request: CallbackRequest) -> Outbound:
         """The outcome of one callback request. Runs in a task of the connection, in its handshake's context."""
+        connection = renderer.connection
         ids = (request.request_id, request.renderer_id)
         rights = rights_here()
         if rights is not None:
@@ -62,12 +71,12 @@ class Runner:
             self._sessions.touch(connection.session)
         user = f"user {connection.user}" if connection.user is not None else f"address {connection.remote}"
         try:
-            prepared = prepare(self._app, request.payload, WebsocketCallback(connection, request.renderer_id))
+            prepared = prepare(self._app, request.payload, WebsocketCallback(renderer))
             data = await self._call(prepared, user)
         except (PreventUpdate, WebsocketDisconnected):
             return CallbackUnchanged(*ids)
         except asyncio.CancelledError:
-            if connection.ended or cast("asyncio.Task[Any]", asyncio.current_task()).cancelling():
+            if renderer.gone or cast("asyncio.Task[Any]", asyncio.current_task()).cancelling():
                 raise
             return CallbackFailed(
                 *ids, self._report(RuntimeError("the callback raised CancelledError"), connection, request)
@@ -77,12 +86,21 @@ class Runner:
         return CallbackResult(*ids, data)
 
     async def over_http(self) -> Response:
-        """The response to a POST to `_dash-update-component`. What the callback raises is Quart's to handle."""
+        """The response to a POST to `_dash-update-component`. What the callback raises is Quart's to handle.
+
+        Raises:
+            WebsocketNeeded: it uses `ctx.websocket`, which is None here.
+        """
         body = await json_body()
         if not isinstance(body, dict) or not isinstance(body.get("output"), str):
             abort(400, "a callback request is a JSON object with a string as its output")
         prepared = prepare(self._app, body)
-        data = await self._sessions.while_valid(self._call(prepared, self._sessions.payer()), rights_here())
+        try:
+            data = await self._sessions.while_valid(self._call(prepared, self._sessions.payer()), rights_here())
+        except AttributeError as error:
+            if is_missing(error):
+                raise WebsocketNeeded(body["output"]) from error
+            raise
         response: Response = prepared.context.dash_response.set_response(data=data)
         return response
 
@@ -112,11 +130,20 @@ class Runner:
 
         return cast("str", await self._pool().run(user, call))
 
+    def is_stale(self, connection: Connection, page: Any) -> bool:
+        """Whether a page token is of another session than the connection's.
+
+        If the connection is nobody's, and the page is of somebody who goes on, the connection is what has to go.
+        """
+        if not self._guard.is_stale(page, connection.session):
+            return False
+        if connection.session is None and self._guard.is_of_somebody(page):
+            connection.end(CloseCode.SESSION_CHANGED, "somebody has logged in")
+        return True
+
     def refusal(self, connection: Connection, request: CallbackRequest) -> str | None:
         """Why this request is not even tried, in words for the browser; None if it may be."""
-        if self._guard.is_stale(token := request.payload.get("endId"), connection.session):
-            if connection.session is None and self._guard.is_of_somebody(token):
-                connection.end(CloseCode.SESSION_CHANGED, "somebody has logged in")  # not the page is old, but this
+        if self.is_stale(connection, request.payload.get("endId")):
             return STALE_PAGE
         return self._guard.refusal(connection.session, request.payload) or self._unfit(request.output)
 

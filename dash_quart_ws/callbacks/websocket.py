@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from typing import TYPE_CHECKING, Any
 
 from dash.exceptions import WebsocketDisconnected
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ..connections.connection import Connection
+    from ..connections.renderer import Renderer
     from ..connections.session import Session
 
 
@@ -24,16 +26,28 @@ def props_payload(component_id: str | Mapping[str, Any], props: Mapping[str, Any
     return to_json({"componentId": stringify_id(component_id), "props": dict(props)})
 
 
+def is_missing(error: AttributeError) -> bool:
+    """Whether a callback raised this because `ctx.websocket` is None over HTTP, and it went on as if it were not.
+
+    Other things that are None have no `close` either: one of the functions on the way has to name `websocket`.
+    """
+    return (
+        error.obj is None
+        and error.name in dir(WebsocketCallback)
+        and any("websocket" in frame.f_code.co_names for frame, _ in traceback.walk_tb(error.__traceback__))
+    )
+
+
 class WebsocketCallback(DashWebsocketCallback):
     """`ctx.websocket`: what Dash documents (`set_prop`, `get_prop`, `is_shutdown`), and whose connection it is.
 
     It works in async callbacks and in synchronous ones, which run in a thread.
     """
 
-    def __init__(self, connection: Connection, renderer_id: str) -> None:
+    def __init__(self, renderer: Renderer) -> None:
         # Dash's own __init__ takes the queues of its own implementation: nothing of it is needed here.
-        self._connection = connection
-        self._renderer_id = renderer_id
+        self._connection = renderer.connection
+        self._renderer = renderer
 
     @property
     def connection(self) -> Connection:
@@ -53,13 +67,15 @@ class WebsocketCallback(DashWebsocketCallback):
 
     @property
     def is_shutdown(self) -> bool:
-        """Whether the connection or its session is over: what the callback still does reaches nobody."""
-        return self._connection.ended
+        """Whether the tab that called has gone, or its connection or session is over: what the callback still does
+        reaches nobody.
+        """
+        return self._renderer.gone
 
     def set_prop_sync(self, component_id: str | Mapping[str, Any], prop_name: str, value: Any) -> None:
         """Set one property in the tab that called, now. Never waits; `dash.set_props` uses this."""
         if not self.is_shutdown:
-            self._connection.send(SetProps(self._renderer_id, props_payload(component_id, {prop_name: value})))
+            self._renderer.send(SetProps(self._renderer.id, props_payload(component_id, {prop_name: value})))
 
     async def set_prop(self, component_id: str | Mapping[str, Any], prop_name: str, value: Any) -> None:
         """The same, to be awaited."""
@@ -74,13 +90,13 @@ class WebsocketCallback(DashWebsocketCallback):
             timeout: seconds to wait for the browser.
 
         Raises:
-            WebsocketDisconnected: the connection ended first.
+            WebsocketDisconnected: the tab has gone, or the connection ended, first.
             TimeoutError: the browser did not answer in time.
         """
         name = str(stringify_id(component_id))
         try:
             async with asyncio.timeout(timeout):
-                props = await self._connection.in_loop(self._connection.ask(self._renderer_id, name, (prop_name,)))
+                props = await self._connection.in_loop(self._renderer.ask(name, (prop_name,)))
         except NotConnected as error:
             raise WebsocketDisconnected from error
         except TimeoutError:

@@ -25,16 +25,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..exceptions import NotConnected
 from ..wire import codec, messages
 from ..wire.close import CloseCode
+from ..wire.protocol import CheckPage, Drop, Resolve, Run, Send, State
 from ..wire.protocol import Protocol as WireProtocol
-from ..wire.protocol import Resolve, Run, Send, State
 from .asgi import Disconnected, Socket
 from .receipt import Pending
+from .renderer import Renderer
 from .writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from ..config import Config
+    from ..wire.protocol import Action
     from .session import Session
 
 logger = logging.getLogger("dash_quart_ws.connection")
@@ -46,12 +48,16 @@ COMPLAINTS_LOGGED = 10
 class Callbacks(Protocol):
     """Who runs what a connection is asked for."""
 
+    def is_stale(self, connection: Connection, page: Any) -> bool:
+        """Whether a page token is of another session than the connection's."""
+        ...
+
     def refusal(self, connection: Connection, request: messages.CallbackRequest) -> str | None:
         """Why a request is not even tried, in words for the browser; None if it may be."""
         ...
 
-    async def run(self, connection: Connection, request: messages.CallbackRequest) -> messages.Outbound:
-        """The outcome of a callback request; called in a task of its own."""
+    async def run(self, renderer: Renderer, request: messages.CallbackRequest) -> messages.Outbound:
+        """The outcome of a tab's callback request; called in a task of its own."""
         ...
 
 
@@ -91,7 +97,7 @@ class Connection:
         self._socket = socket
         self._config = config
         self._loop = asyncio.get_running_loop()
-        self._wire = WireProtocol()
+        self._wire = WireProtocol(config.renderers_per_connection if socket.bridge else None)
         self._writer = Writer(
             socket.send_text,
             max_bytes=config.outbound_bytes,
@@ -99,7 +105,11 @@ class Connection:
             keeps_order=socket.bridge,
             on_overflow=self._overflow,
         )
-        self._renderers: dict[str, None] = {}
+        self.bridge = socket.bridge
+        """Whether the client has offered our subprotocol: then its tabs attach, and it fans pushes out to them."""
+        self.heard_at = self._loop.time()
+        """When the client was last heard, on the event loop's clock."""
+        self._renderers: dict[str, Renderer] = {}
         self._tasks: dict[asyncio.Task[None], messages.CallbackRequest] = {}
         self._questions: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._complaints = 0
@@ -124,7 +134,10 @@ class Connection:
 
     @property
     def renderers(self) -> tuple[str, ...]:
-        """The tabs that have been heard of, by Dash's `rendererId`; the most recent one last."""
+        """The tabs that are attached, by Dash's `rendererId`, the most recent one last.
+
+        Dash's own worker attaches none: of its tabs these are the ones that have been heard of.
+        """
         return tuple(self._renderers)
 
     @property
@@ -144,6 +157,15 @@ class Connection:
 
     # ------------------------------------------------------------------------------------------- the way down
 
+    def welcome(self) -> None:
+        """Say the first word, to a client that expects it."""
+        if self.bridge:
+            self.send(messages.Welcome(self.id, self._session_id, self._config.message_bytes))
+
+    @property
+    def _session_id(self) -> str | None:
+        return None if self.session is None else self.session.id
+
     async def serve(
         self,
         callbacks: Callbacks,
@@ -151,20 +173,21 @@ class Connection:
     ) -> None:
         """Read until the client has gone or the connection has been ended; leave nothing behind.
 
-        `screen` sees each message before it counts, and answers with a close code and a reason to end the connection, or
-        None.
+        `screen` sees each of Dash's messages before it counts, and answers with a close code and a reason to end the
+        connection, or None.
         """
         self._reader = asyncio.current_task()
         try:
             while True:
                 data = await self._socket.receive()
+                self.heard_at = self._loop.time()
                 if self.ended:  # read on, so that the server can tell us that the client has hung up
                     continue
                 if isinstance(data, bytes):
                     self._do(Send(messages.Error("Bad message: a binary frame"), "a binary frame"), callbacks)
                     continue
                 for message, source in codec.decode(data):
-                    if screen is not None and source is not None and not self.ended:
+                    if screen is not None and source is not None and not self.ended and not self._is_ours(message):
                         verdict = await screen(source)
                         if verdict is not None:
                             self.end(*verdict)
@@ -184,11 +207,11 @@ class Connection:
         finally:
             await self._finish()
 
-    def _do(
-        self,
-        action: Run | Resolve | Send,
-        callbacks: Callbacks,
-    ) -> None:
+    def _is_ours(self, message: messages.Inbound) -> bool:
+        """Whether this is a message that Dash does not know, between our browser code and us."""
+        return self.bridge and isinstance(message, messages.Attach | messages.Detach)
+
+    def _do(self, action: Action, callbacks: Callbacks) -> None:
         match action:
             case Run(request) if (reason := callbacks.refusal(self, request)) is not None:
                 self._wire.finished(request)
@@ -196,10 +219,12 @@ class Connection:
                     self.complain(reason)
                 self.send(messages.CallbackFailed(request.request_id, request.renderer_id, reason))
             case Run(request):
-                self._remember(request.renderer_id)
-                task = self._loop.create_task(self._run(request, callbacks), name=f"callback {request.output[:80]}")
+                renderer = self._renderers[request.renderer_id] if self.bridge else self._remember(request.renderer_id)
+                run = self._run(renderer, request, callbacks)
+                task = self._loop.create_task(run, name=f"callback {request.output[:80]}")
                 self._tasks[task] = request
                 task.add_done_callback(self._task_done)
+                renderer.keep(task)
             case Resolve(request_id, props):
                 question = self._questions.get(request_id)
                 if question is not None and not question.done():
@@ -208,32 +233,47 @@ class Connection:
                 if complaint is not None:
                     self.complain(complaint)
                 self.send(message)
+            case CheckPage(renderer_id, page):
+                self._check_page(renderer_id, page, callbacks)
+            case Drop(renderer_id):
+                self._drop(renderer_id)
 
-    async def _run(
-        self,
-        request: messages.CallbackRequest,
-        callbacks: Callbacks,
-    ) -> None:
-        if self.ended:  # between the request and the task's first step
+    def _check_page(self, renderer_id: str, page: str, callbacks: Callbacks) -> None:
+        if callbacks.is_stale(self, page):
+            if self._wire.detached(renderer_id):
+                self._drop(renderer_id)
+            self.send(messages.Stale(renderer_id))
+            return
+        self._wire.attached(renderer_id)
+        if renderer_id not in self._renderers:
+            self._renderers[renderer_id] = Renderer(self, renderer_id)
+            logger.debug("attached connection=%s renderer=%.64r", self.id, renderer_id)
+        self.send(messages.Attached(renderer_id, self._session_id))
+
+    def _drop(self, renderer_id: str) -> None:
+        logger.debug("detached connection=%s renderer=%.64r", self.id, renderer_id)
+        self._renderers.pop(renderer_id).drop()
+
+    async def _run(self, renderer: Renderer, request: messages.CallbackRequest, callbacks: Callbacks) -> None:
+        if renderer.gone:  # between the request and the task's first step
             return
         logger.debug("run connection=%s request=%s output=%.64r", self.id, request.request_id, request.output)
-        try:
-            outcome = await callbacks.run(self, request)
-        finally:
-            self._wire.finished(request)
+        outcome = await callbacks.run(renderer, request)
         logger.debug("sent connection=%s request=%s %s", self.id, request.request_id, type(outcome).__name__)
-        self.send(outcome)
+        renderer.send(outcome)
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.pop(task, None)
+        self._wire.finished(self._tasks.pop(task))  # here, because a task may be cancelled before its first step
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("a callback's task failed connection=%s", self.id, exc_info=error)
 
-    def _remember(self, renderer_id: str) -> None:
-        self._renderers.pop(renderer_id, None)
-        self._renderers[renderer_id] = None
+    def _remember(self, renderer_id: str) -> Renderer:
+        """Where tabs do not attach: the ones that were heard of last get pushes."""
+        renderer = self._renderers.pop(renderer_id, None) or Renderer(self, renderer_id)
+        self._renderers[renderer_id] = renderer
         if len(self._renderers) > self._config.renderers_per_connection:
             del self._renderers[next(iter(self._renderers))]
+        return renderer
 
     def complain(self, complaint: str) -> None:
         """One line in the log about something bad that the client sent; after a few of them, no more.
@@ -266,29 +306,32 @@ class Connection:
             with contextlib.suppress(RuntimeError):  # the loop has closed: so has the connection
                 self._loop.call_soon_threadsafe(lambda: self._writer.put(text, is_update=is_update))
 
-    def push(self, payload: str) -> None:
-        """Set properties in every tab that has been heard of. `payload` is the JSON of a `SetProps`, encoded once."""
-        for renderer_id in self._renderers:
-            self.send(messages.SetProps(renderer_id, payload))
+    def push(self, payload: str, to_all: str) -> None:
+        """Set properties in every tab. Both are encoded once, whoever they go to.
 
-    async def ask(self, renderer_id: str, component_id: str, properties: tuple[str, ...]) -> dict[str, Any]:
-        """Ask one tab for properties of a component; to be awaited on the event loop.
-
-        Raises:
-            NotConnected: the connection ends before the answer is there.
+        Args:
+            payload: the JSON of a `SetProps`.
+            to_all: the text of a whole `SetProps` of no tab in particular, for a client that fans it out by itself.
         """
-        if self.ended:
-            raise NotConnected("the connection has ended")
-        question = messages.GetPropsRequest(secrets.token_hex(16), renderer_id, component_id, properties)
+        if self.bridge:
+            if self._renderers:
+                self.send_text(to_all, is_update=True)
+        else:
+            for renderer_id in self._renderers:
+                self.send(messages.SetProps(renderer_id, payload))
+
+    def expect(self, question: messages.GetPropsRequest) -> asyncio.Future[dict[str, Any]]:
+        """Ask the browser; whoever waits for what comes of it says `forget` afterwards."""
         answer: asyncio.Future[dict[str, Any]] = self._loop.create_future()
         self._questions[question.request_id] = answer
         self._wire.ask(question)
         self.send(question)
-        try:
-            return await answer
-        finally:
-            self._questions.pop(question.request_id, None)
-            self._wire.forget(question.request_id)
+        return answer
+
+    def forget(self, question: messages.GetPropsRequest) -> None:
+        """Nobody waits for the answer to this question any more."""
+        self._questions.pop(question.request_id, None)
+        self._wire.forget(question.request_id)
 
     def in_loop(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """An awaitable for something that has to run on the connection's loop, for code that runs on another one."""

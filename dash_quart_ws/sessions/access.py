@@ -150,6 +150,8 @@ def public_callback(*args: Any, app: Dash | None = None, **kwargs: Any) -> Calla
         **kwargs: as for `dash.callback`.
     """
     register = dash.callback if app is None else app.callback
+    if kwargs.get("persistent"):  # a page without a login sends what does not ask for the websocket over HTTP
+        kwargs.setdefault("websocket", True)
 
     def decorate(function: Function) -> Function:
         registered = _wrapper(function)

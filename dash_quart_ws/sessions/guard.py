@@ -22,6 +22,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RequestRedirect
 
 from .._dash import OWN_PAGE, is_router, own_tools, page_found_for
+from ..connections import body
 from ..exceptions import ConfigurationError
 from ..wire.messages import STALE_PAGE
 from . import pages
@@ -284,9 +285,11 @@ class Guard:
             wrong = await self._wrong_page(session)
             if wrong is not None:
                 return wrong
+            if session is not None:
+                body.allow(self._config.upload_bytes)
             if session is None and self.active:
-                body = await json_body()
-                if not _is_request(body) or self.refusal(None, body) is not None:
+                asked = await json_body()
+                if not _is_request(asked) or self.refusal(None, asked) is not None:
                     return await self._unauthorized()
             await self._know_rights(session)
             if session is not None and "endId" not in request.args:

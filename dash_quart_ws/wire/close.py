@@ -29,6 +29,7 @@ class CloseCode(IntEnum):
     TOO_SLOW = 4103
     BROKER_LOST = 4104
     TOO_MANY = 4105
+    SILENT = 4106
     CLOSED_BY_APP = 4500
     LOGGED_OUT = 4501
     EXPIRED = 4502

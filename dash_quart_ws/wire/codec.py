@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import orjson
 
 from .messages import (
+    Attach,
+    Attached,
     CallbackFailed,
     CallbackRequest,
     CallbackResult,
     CallbackUnchanged,
+    Detach,
     Error,
     GetPropsRequest,
     GetPropsResponse,
@@ -21,6 +24,8 @@ from .messages import (
     Invalid,
     Outbound,
     SetProps,
+    Stale,
+    Welcome,
 )
 
 if TYPE_CHECKING:
@@ -28,6 +33,9 @@ if TYPE_CHECKING:
 
 ID_CHARACTERS = 256
 """Longest request or renderer id that is taken; Dash's own have 36."""
+
+NO_RENDERER = f"rendererId must be a string of 1 to {ID_CHARACTERS} characters"
+"""What is wrong with a tab without a name of its own: nothing could be addressed to it."""
 
 
 class Decoded(NamedTuple):
@@ -76,6 +84,11 @@ def _decode_object(item: dict[str, Any]) -> Inbound:
             return _callback_request(item)
         case "get_props_response":
             return _get_props_response(item)
+        case "attach":
+            return _attach(item)
+        case "detach":
+            renderer_id = _id_or_none(item, "rendererId")
+            return Invalid(NO_RENDERER) if renderer_id is None else Detach(renderer_id)
         case "heartbeat":
             return Heartbeat()
     reason = f"unknown type {kind[:40]!r}" if isinstance(kind, str) else f"type must be a string, not {_kind(kind)}"
@@ -129,6 +142,18 @@ def _get_props_response(item: dict[str, Any]) -> Inbound:
     return GetPropsResponse(request_id, renderer_id, props)
 
 
+def _attach(item: dict[str, Any]) -> Inbound:
+    renderer_id, payload = _id_or_none(item, "rendererId"), item.get("payload")
+    if renderer_id is None:
+        return Invalid(NO_RENDERER)
+    if not isinstance(payload, dict):
+        return Invalid(f"payload must be an object, not {_kind(payload)}", None, renderer_id)
+    page = payload.get("page")
+    if not isinstance(page, str):
+        return Invalid(f"payload.page must be a string, not {_kind(page)}", None, renderer_id)
+    return Attach(renderer_id, page)
+
+
 def _id_or_none(item: dict[str, Any], name: str) -> str | None:
     value = item.get(name)
     return value if isinstance(value, str) and 0 < len(value) <= ID_CHARACTERS else None
@@ -166,13 +191,24 @@ def encode(message: Outbound) -> str:
         case CallbackFailed(request_id, renderer_id, text):
             return _response(request_id, renderer_id, '{"status":"error","message":' + quote(text) + "}")
         case SetProps(renderer_id, payload):
-            return f'{{"type":"set_props","rendererId":{quote(renderer_id)},"payload":{payload}}}'
+            to_one = "" if renderer_id is None else f'"rendererId":{quote(renderer_id)},'
+            return f'{{"type":"set_props",{to_one}"payload":{payload}}}'
         case GetPropsRequest(request_id, renderer_id, component_id, properties):
             names = ",".join(map(quote, properties))
             return (
                 f'{{"type":"get_props_request","rendererId":{quote(renderer_id)},"requestId":{quote(request_id)},'
                 f'"payload":{{"componentId":{quote(component_id)},"properties":[{names}]}}}}'
             )
+        case Welcome(connection, session, max_bytes):
+            ids = f'"connection":{quote(connection)},"session":{_quote_or_null(session)}'
+            return f'{{"type":"welcome","payload":{{{ids},"maxBytes":{max_bytes}}}}}'
+        case Attached(renderer_id, session):
+            return (
+                f'{{"type":"session","rendererId":{quote(renderer_id)},'
+                f'"payload":{{"session":{_quote_or_null(session)}}}}}'
+            )
+        case Stale(renderer_id):
+            return f'{{"type":"stale","rendererId":{quote(renderer_id)}}}'
         case HeartbeatAck():
             return '{"type":"heartbeat_ack"}'
         case Error(text, request_id, renderer_id):
@@ -197,6 +233,10 @@ def quote(text: str) -> str:
         return orjson.dumps(text).decode()
     except TypeError:
         return json.dumps(text)
+
+
+def _quote_or_null(text: str | None) -> str:
+    return "null" if text is None else quote(text)
 
 
 class Queued(NamedTuple):

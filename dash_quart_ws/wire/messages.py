@@ -1,4 +1,8 @@
-"""One frozen dataclass per message. The shapes are Dash's own, so Dash's own worker still works against this server."""
+"""One frozen dataclass per message. The shapes are Dash's own, so Dash's own worker still works against this server.
+
+`Attach`, `Detach`, `Welcome`, `Attached`, `Stale` and a `SetProps` without a renderer are ours: they travel only where the
+client has offered our subprotocol.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +40,21 @@ class GetPropsResponse:
 
 
 @dataclass(frozen=True, slots=True)
+class Attach:
+    """A tab is here. `page` is the page token that its page was made with: it says for which session."""
+
+    renderer_id: str
+    page: str
+
+
+@dataclass(frozen=True, slots=True)
+class Detach:
+    """A tab has gone."""
+
+    renderer_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Heartbeat:
     """The client asks whether anybody is there."""
 
@@ -54,7 +73,7 @@ class Invalid:
     is_request: bool = False
 
 
-Inbound: TypeAlias = CallbackRequest | GetPropsResponse | Heartbeat | Invalid
+Inbound: TypeAlias = CallbackRequest | GetPropsResponse | Attach | Detach | Heartbeat | Invalid
 
 # ------------------------------------------------------------------------------------------------ to the browser
 
@@ -87,9 +106,12 @@ class CallbackFailed:
 
 @dataclass(frozen=True, slots=True)
 class SetProps:
-    """Set properties of one component of one tab. `payload` is JSON text: `{"componentId": …, "props": {…}}`."""
+    """Set properties of one component of one tab. `payload` is JSON text: `{"componentId": …, "props": {…}}`.
 
-    renderer_id: str
+    `renderer_id` None: of every tab that is attached; the client fans it out.
+    """
+
+    renderer_id: str | None
     payload: str
 
 
@@ -101,6 +123,33 @@ class GetPropsRequest:
     renderer_id: str
     component_id: str
     properties: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """The first message: the connection's public id, its session's (None for nobody), and what the client should keep to.
+
+    `max_bytes` is the largest message that it should send here.
+    """
+
+    connection: str
+    session: str | None
+    max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """The tab is attached: its page belongs to this session, the connection's (None for nobody)."""
+
+    renderer_id: str
+    session: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """The tab is not attached: its page belongs to another session."""
+
+    renderer_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,5 +167,14 @@ class Error:
 
 
 Outbound: TypeAlias = (
-    CallbackResult | CallbackUnchanged | CallbackFailed | SetProps | GetPropsRequest | HeartbeatAck | Error
+    CallbackResult
+    | CallbackUnchanged
+    | CallbackFailed
+    | SetProps
+    | GetPropsRequest
+    | Welcome
+    | Attached
+    | Stale
+    | HeartbeatAck
+    | Error
 )

@@ -6,6 +6,15 @@
 
 The shell (`connections.connection`) reads frames, asks `receive` what each message means, and does what it is told.
 An ended protocol answers every message with nothing at all: after a logout not even an error is owed to anybody.
+
+A client that has offered our subprotocol says which of its tabs are there, and for whom their pages were made::
+
+              ┌────────────── Detach, or an Attach that is stale ──────────────┐
+              v                                                                │
+    NOT ATTACHED ──Attach──> the shell looks at the page token ──attached()──> ATTACHED
+
+A callback request of a tab that is not attached never runs. Clients without the subprotocol, such as Dash's own worker,
+know of no such thing.
 """
 
 from __future__ import annotations
@@ -15,8 +24,10 @@ from enum import Enum, auto
 from typing import Any, TypeAlias
 
 from .messages import (
+    Attach,
     CallbackFailed,
     CallbackRequest,
+    Detach,
     Error,
     GetPropsRequest,
     GetPropsResponse,
@@ -58,7 +69,25 @@ class Send:
     complaint: str | None = None
 
 
-Action: TypeAlias = Run | Resolve | Send
+@dataclass(frozen=True, slots=True)
+class CheckPage:
+    """Look at this page token: say `attached` when it is of the connection's session, else `detached`."""
+
+    renderer_id: str
+    page: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """The tab has gone: cancel what runs for it, and tell who waits for its answers."""
+
+    renderer_id: str
+
+
+Action: TypeAlias = Run | Resolve | Send | CheckPage | Drop
+
+NOT_ATTACHED = "this tab is not attached"
+"""What a request is answered with whose tab has not said for whom its page was made."""
 
 
 class Protocol:
@@ -66,12 +95,19 @@ class Protocol:
 
     Request ids are the client's own names for its requests: they are only ever compared with ids of the same
     connection, so nobody can answer, or answer for, anybody else.
+
+    Args:
+        max_renderers: how many tabs may be attached at a time, to a client that has offered our subprotocol; None for
+            one that has not.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_renderers: int | None = None) -> None:
         self.state = State.OPEN
         self.close_code: int | None = None
         self.close_reason = ""
+        self._bridge = max_renderers is not None
+        self._max_renderers = max_renderers or 0
+        self._attached: set[str] = set()
         self._running: set[tuple[str, str]] = set()
         self._asked: dict[str, str] = {}
 
@@ -89,6 +125,14 @@ class Protocol:
                     return Send(Error(reason, request_id, renderer_id))
                 del self._asked[request_id]
                 return Resolve(request_id, props)
+            case Attach() | Detach() if not self._bridge:
+                return self._refuse("tabs are attached with our subprotocol only", None, message.renderer_id)
+            case Attach(renderer_id, page):
+                if renderer_id not in self._attached and len(self._attached) >= self._max_renderers:
+                    return self._refuse("too many tabs on this connection", None, renderer_id)
+                return CheckPage(renderer_id, page)
+            case Detach(renderer_id):
+                return Drop(renderer_id) if self.detached(renderer_id) else None
             case Heartbeat():
                 return Send(HeartbeatAck())
             case Invalid(reason, request_id, renderer_id, is_request):
@@ -98,6 +142,8 @@ class Protocol:
                 return self._refuse(reason, request_id, renderer_id)
 
     def _receive_request(self, request: CallbackRequest) -> Action:
+        if self._bridge and request.renderer_id not in self._attached:
+            return Send(CallbackFailed(request.request_id, request.renderer_id, NOT_ATTACHED), NOT_ATTACHED)
         key = (request.renderer_id, request.request_id)
         if key in self._running:
             # Not a response: that would settle the request which is still running.
@@ -110,6 +156,19 @@ class Protocol:
     def finished(self, request: CallbackRequest) -> None:
         """The request has its outcome; its id may be used again."""
         self._running.discard((request.renderer_id, request.request_id))
+
+    def attached(self, renderer_id: str) -> None:
+        """The tab's page is of the connection's session: from here on its requests run."""
+        if self.state is State.OPEN:
+            self._attached.add(renderer_id)
+
+    def detached(self, renderer_id: str) -> bool:
+        """The tab's requests run no more, and nobody waits for its answers. False when it was not attached."""
+        if renderer_id not in self._attached:
+            return False
+        self._attached.remove(renderer_id)
+        self._asked = {request_id: asked for request_id, asked in self._asked.items() if asked != renderer_id}
+        return True
 
     def ask(self, question: GetPropsRequest) -> None:
         """Expect an answer to this question, from this tab."""
@@ -125,6 +184,7 @@ class Protocol:
             return False
         self.state = State.ENDED
         self.close_code, self.close_reason = code, reason
+        self._attached.clear()
         self._running.clear()
         self._asked.clear()
         return True

@@ -46,8 +46,8 @@ WITNESS = """
 """
 """Notes, for each document of a tab, that it was loaded and what it has shown since."""
 
-OVER_HTTP = "delete window.SharedWorker;"
-"""Without it Dash sends every callback over HTTP."""
+OVER_HTTP = "delete window.SharedWorker; delete window.WebSocket;"
+"""Without them every callback goes over HTTP."""
 
 
 class Browser:

@@ -15,9 +15,18 @@ from hypothesis import strategies as st
 from dash_quart_ws import QuartBackend
 from dash_quart_ws.browser import bundles, pages
 from dash_quart_ws.exceptions import ConfigurationError
+from tests.sessions.site import Site
 
-SETTINGS = {"prefix": "/", "login": "/login", "page": "token", "session": "abc"}
-SOURCE = f"/_dash-quart-ws/{bundles.page().file_name}"
+SETTINGS = {
+    "prefix": "/",
+    "login": "/login",
+    "page": "token",
+    "session": "abc",
+    "bridge": True,
+    "status": True,
+    "heartbeat": 30000,
+}
+SOURCE = f"/_dash-quart-ws/{bundles.bridge().file_name}"
 
 BARE = '<html><head><title>x</title></head><body><script id="_dash-config" type="application/json">{}</script></body></html>'
 
@@ -228,6 +237,25 @@ def test_what_was_written_can_be_written_again(value: dict[str, Any]) -> None:
 def test_the_prefix_stays_within_its_attribute(prefix: str) -> None:
     written = Reader(pages.write(BARE, settings={**SETTINGS, "prefix": prefix}, config=same))
     assert [script.get("src") for script in written.scripts] == [
-        f"{prefix}_dash-quart-ws/{bundles.page().file_name}",
+        f"{prefix}_dash-quart-ws/{bundles.bridge().file_name}",
         None,
     ]
+
+
+@pytest.mark.parametrize(
+    ("options", "heartbeat", "expected"),
+    [
+        ({}, None, {"bridge": True, "status": True, "heartbeat": 30000}),
+        ({"bridge": False}, 1500, {"bridge": False, "status": True, "heartbeat": 1500}),
+        ({"connection_status": False}, 0, {"bridge": True, "status": False, "heartbeat": None}),
+    ],
+)
+async def test_a_page_tells_its_script_what_the_app_was_given(
+    options: dict[str, Any], heartbeat: int | None, expected: dict[str, Any]
+) -> None:
+    dash = {} if heartbeat is None else {"websocket_heartbeat_interval": heartbeat}
+    async with Site(dash=dash, **options) as site:
+        cookie = await site.login("alice")
+        told = Reader(str((await site.get("/", cookie)).body)).settings
+        assert told["session"] == await site.session_id(cookie)
+    assert {name: told[name] for name in expected} == expected

@@ -1,16 +1,22 @@
-"""One callback over the websocket: pages, and what debug mode shows. What a callback sees is in `tests.test_backend`."""
+"""One callback: pages, what debug mode shows, and one that needs the websocket. What a callback sees is in
+`tests.test_backend`.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from dash import Input, Output, ctx
 
+from dash_quart_ws import WebsocketNeeded
 from tests.server import call, next_message, serving
+from tests.sessions.site import ECHO, Site
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     from tests.server import Server
 
@@ -54,3 +60,131 @@ async def test_in_debug_mode_the_dev_tools_get_the_traceback_of_the_users_own_co
     assert "in fails" in payload["message"]
     assert payload["message"].rstrip().endswith("ZeroDivisionError: what went wrong")
     assert "_async_invoke_callback" not in payload["message"], "Dash's own frames are pruned"
+
+
+# ------------------------------------------------------------------------- a callback that needs the websocket
+
+
+class Nothing:
+    """What else may be None."""
+
+    database: Any = None
+
+
+def tell(websocket: Any) -> None:
+    """A function of the app's own that is given `ctx.websocket`."""
+    websocket.set_prop_sync("echo", "title", "told")
+
+
+@pytest.fixture
+async def streaming() -> AsyncIterator[Site]:
+    site = Site()
+
+    @site.app.callback(Output("async", "children"), Input("go", "n_clicks"))
+    async def streams(n_clicks: int) -> str:
+        await ctx.websocket.set_prop("echo", "title", "hunter2")
+        return "streamed"
+
+    @site.app.callback(Output("sync", "children"), Input("go", "n_clicks"))
+    def asks(n_clicks: int) -> Any:
+        websocket = ctx.websocket
+        return asyncio.run(websocket.get_prop("text", "value"))
+
+    @site.app.callback(Output("asks", "children"), Input("go", "n_clicks"))
+    async def is_shut_down(n_clicks: int) -> str:
+        while not ctx.websocket.is_shutdown:
+            await asyncio.sleep(0)
+        return "shut down"
+
+    @site.app.callback(Output("passes", "children"), Input("go", "n_clicks"))
+    def passes_it_on(n_clicks: int) -> str:
+        tell(ctx.websocket)
+        return "told"
+
+    @site.app.callback(Output("looks", "children"), Input("go", "n_clicks"))
+    async def looks_first(n_clicks: int) -> str:
+        if ctx.websocket is None:
+            return "over HTTP"
+        await ctx.websocket.set_prop("echo", "title", "hunter2")
+        return "over the websocket"
+
+    @site.app.callback(Output("other", "children"), Input("go", "n_clicks"))
+    async def forgot_something_else(n_clicks: int) -> None:
+        Nothing.database.close()
+
+    @site.app.callback(Output("handled", "children"), Input("go", "n_clicks"), on_error=lambda _error: "handled")
+    async def handles_it(n_clicks: int) -> None:
+        await ctx.websocket.set_prop("echo", "title", "hunter2")
+
+    async with site:
+        yield site
+
+
+async def over_http(site: Site, id: str) -> Any:
+    body = {**ECHO, "output": f"{id}.children", "outputs": {"id": id, "property": "children"}}
+    return await site.request("POST", "/_dash-update-component", await site.login("alice"), json=body)
+
+
+@pytest.mark.parametrize("id", ["async", "sync", "asks", "passes"])
+async def test_over_http_a_callback_that_needs_the_websocket_is_answered_so(
+    streaming: Site, id: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    reply = await over_http(streaming, id)
+    assert reply.status == 500
+    assert reply.json == {"error": "this callback needs the websocket, which cannot be reached"}
+    (record,) = [record for record in caplog.records if record.name == "dash_quart_ws.callbacks"]
+    assert record.getMessage() == (
+        f"the callback for '{id}.children' uses ctx.websocket, and came over HTTP, where there is none"
+    )
+    assert record.exc_info is not None
+    assert isinstance(error := record.exc_info[1], WebsocketNeeded)
+    assert error.callback == f"{id}.children"
+    assert isinstance(error.__cause__, AttributeError), "the traceback leads to the line"
+    assert not [record for record in caplog.records if record.name == "quart.app"], "it is told once"
+
+
+async def test_a_callback_that_looks_first_runs_over_http(streaming: Site) -> None:
+    reply = await over_http(streaming, "looks")
+    assert reply.json["response"] == {"looks": {"children": "over HTTP"}}
+
+
+async def test_a_callback_that_uses_something_else_that_is_none_is_told_nothing_of_websockets(
+    streaming: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    reply = await over_http(streaming, "other")
+    assert reply.status == 500
+    assert "websocket" not in str(reply.body)
+    assert "'NoneType' object has no attribute 'close'" in caplog.text
+    assert "ctx.websocket" not in caplog.text
+
+
+async def test_a_callback_that_handles_its_errors_handles_this_one(streaming: Site) -> None:
+    assert (await over_http(streaming, "handled")).json["response"] == {"handled": {"children": "handled"}}
+
+
+async def test_in_debug_mode_it_is_the_same_answer() -> None:
+    site = Site(debug=True)
+
+    @site.app.callback(Output("async", "children"), Input("go", "n_clicks"))
+    async def streams(n_clicks: int) -> None:
+        await ctx.websocket.set_prop("echo", "title", "hunter2")
+
+    async with site:
+        reply = await over_http(site, "async")
+    assert (reply.status, list(reply.json)) == (500, ["error"])
+
+
+async def test_an_app_may_answer_it_in_its_own_way() -> None:
+    site = Site()
+
+    @site.app.callback(Output("async", "children"), Input("go", "n_clicks"))
+    async def streams(n_clicks: int) -> None:
+        await ctx.websocket.set_prop("echo", "title", "hunter2")
+
+    @site.server.errorhandler(WebsocketNeeded)
+    async def answer(error: WebsocketNeeded) -> Any:
+        return {"needs": error.callback}, 503
+
+    async with site:
+        reply = await over_http(site, "async")
+    assert (reply.status, reply.json) == (503, {"needs": "async.children"})

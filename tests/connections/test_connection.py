@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import websockets
 
-from tests.server import await_for, call, closed, messages, next_message, request_message, result, serving
+from tests.server import BRIDGE, await_for, call, closed, messages, next_message, request_message, result, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.server import Server
-
-BRIDGE = {"subprotocols": ["dash-quart-ws.v1"]}
 
 
 @pytest.fixture(scope="module")
@@ -124,14 +122,14 @@ async def test_bad_messages_do_not_flood_the_log(hypercorn: Server) -> None:
 
 async def test_one_bad_message_after_another_closes_that_connection_and_no_other(hypercorn: Server) -> None:
     cookie, other = hypercorn.login("hasty"), hypercorn.login("patient")
-    async with hypercorn.connect(cookie, **BRIDGE) as hasty, hypercorn.connect(other, **BRIDGE) as patient:
+    async with hypercorn.bridge(cookie) as hasty, hypercorn.bridge(other) as patient:
         with contextlib.suppress(websockets.ConnectionClosed):
             for _ in range(1500):  # a minute may turn in between
                 await hasty.send("{")
         assert await closed(hasty) == (4505, "too many bad messages")
         assert result(await call(patient, "echo.children", 1)) == "patient 1"
     assert len(re.findall(r"security:abuse user='hasty'", hypercorn.log)) == 1
-    async with hypercorn.connect(cookie, **BRIDGE) as again:
+    async with hypercorn.bridge(cookie) as again:
         assert result(await call(again, "echo.children", 2)) == "hasty 2"
 
 
@@ -187,7 +185,7 @@ async def test_a_connect_hook_that_refuses_closes_with_a_code_that_the_browser_c
 async def test_a_message_hook_that_refuses_ends_the_connection_before_the_message_counts(
     control: Server, hook: str, code: int, reason: str
 ) -> None:
-    async with control.connect(control.login("alice"), **BRIDGE) as socket:
+    async with control.bridge(control.login("alice")) as socket:
         assert result(await call(socket, "d.children", "fine")) == "fine"
         await socket.send(json.dumps({**json.loads(request_message("d.children")), "hook": hook}))
         assert [message async for message in messages(socket)] == []
@@ -225,7 +223,7 @@ async def test_hooks_are_called_once_for_a_connection_and_for_a_session(control:
 @pytest.mark.parametrize("target", ["connection", "session", "user", "topic", "all"])
 async def test_close_closes_what_it_names_and_leaves_the_sessions(control: Server, target: str) -> None:
     alice, bob = control.login("alice"), control.login("bob")
-    async with control.connect(alice, **BRIDGE) as hers, control.connect(bob, **BRIDGE) as his:
+    async with control.bridge(alice) as hers, control.bridge(bob) as his:
         await call(hers, "d.children", "her topic")
         await call(his, "d.children", "his topic")
         (shown,) = [one for one in control.get("/events").json["connections"] if one["user"] == "alice"]
@@ -251,13 +249,13 @@ async def test_close_closes_what_it_names_and_leaves_the_sessions(control: Serve
 
 
 async def test_a_forgotten_await_revokes_all_the_same(control: Server) -> None:
-    async with control.connect(control.login("forgotten"), **BRIDGE) as socket:
+    async with control.bridge(control.login("forgotten")) as socket:
         assert "forgotten" not in (await control.aget("/revoke-and-forget/forgotten")).json["open"]
         assert await closed(socket) == (4503, "revoked")
 
 
 async def test_a_callback_may_end_its_own_session_and_gets_its_receipt_before_it_is_cancelled(control: Server) -> None:
-    async with control.connect(control.login("self"), **BRIDGE) as socket:
+    async with control.bridge(control.login("self")) as socket:
         await socket.send(request_message("a.children"))
         assert await closed(socket) == (4503, "by itself")
     await happens(
@@ -274,7 +272,7 @@ async def test_a_callback_may_end_its_own_session_and_gets_its_receipt_before_it
 
 
 async def test_a_callback_in_a_thread_may_end_its_own_session(control: Server) -> None:
-    async with control.connect(control.login("thread"), **BRIDGE) as socket:
+    async with control.bridge(control.login("thread")) as socket:
         await socket.send(request_message("b.children"))
         assert [message async for message in messages(socket)] == []
         assert (socket.close_code, socket.close_reason) == (4503, "from a thread")
@@ -285,7 +283,7 @@ async def test_a_callback_in_a_thread_may_end_its_own_session(control: Server) -
 
 async def test_sign_out_everywhere_else_keeps_the_session_that_asked(control: Server) -> None:
     here, there = control.login("alice"), control.login("alice")
-    async with control.connect(here) as mine, control.connect(there, **BRIDGE) as other:
+    async with control.connect(here) as mine, control.bridge(there) as other:
         await call(other, "d.children", "x")
         assert result(await call(mine, "g.children")) == "closed 1"
         assert await closed(other) == (4503, "revoked")
@@ -295,7 +293,7 @@ async def test_sign_out_everywhere_else_keeps_the_session_that_asked(control: Se
 
 
 async def test_a_callback_may_close_its_connection_and_ask_the_client_back(control: Server) -> None:
-    async with control.connect(control.login("alice"), **BRIDGE) as socket:
+    async with control.bridge(control.login("alice")) as socket:
         await socket.send(request_message("e.children"))
         assert await closed(socket) == (4100, "enough")
 
@@ -323,7 +321,7 @@ async def test_an_abort_is_the_callbacks_answer_and_no_failure(control: Server) 
 @pytest.mark.parametrize(("path", "status"), [("/logout-and-fail", 500), ("/logout-on-the-way-out", 200)])
 async def test_a_logout_counts_wherever_in_the_request_it_happens(control: Server, path: str, status: int) -> None:
     cookie = control.login("alice")
-    async with control.connect(cookie, **BRIDGE) as socket:
+    async with control.bridge(cookie) as socket:
         assert (await control.aget(path, cookie)).status == status
         assert await closed(socket) == (4501, "logged out")
     assert control.get("/_dash-layout", cookie).status == 401
@@ -341,7 +339,7 @@ async def send_until_closed(socket: websockets.ClientConnection, text: str) -> N
 async def test_a_request_that_comes_right_behind_the_logout_does_not_run(hypercorn: Server) -> None:
     """The frames are on their way while the logout is: whatever is read after it starts nothing."""
     cookie = hypercorn.login("late")
-    async with hypercorn.connect(cookie, **BRIDGE) as socket:
+    async with hypercorn.bridge(cookie) as socket:
         await call(socket, "echo.children")
         logout = asyncio.create_task(hypercorn.aget("/logout", cookie))
         number = 1

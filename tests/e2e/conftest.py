@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 EXPECTED_COMPLAINTS = (
+    ("dash_renderer", "The connection was lost before the answer came."),  # what ran when the socket closed
     ("/_dash-quart-ws/session", "401"),  # how a page learns that it is signed out,
     ("/_dash-quart-ws/session", "409"),  # or that somebody else has signed in
     ("/_dash-update-component", "401"),

@@ -429,7 +429,7 @@ def test_nobody_gets_nothing_of_what_is_behind_the_login_from_the_public_page(br
 
 def test_a_second_cookie_of_the_same_name_leads_to_no_loop_of_reloads(browser: Browser, demo: Demo) -> None:
     browser.count_loads()
-    browser.before_each_page("delete window.SharedWorker")  # so that all callbacks go over HTTP
+    browser.before_each_page("delete window.SharedWorker; delete window.WebSocket")  # so that all callbacks go over HTTP
     browser.open("/login")
     browser.fill_in("alice", demo.password("alice"))
     browser.wait_for(lambda: "1.60 MW" in browser.text("power"), "a callback's answer")
@@ -484,7 +484,7 @@ async def test_a_restart_closes_with_1012_and_the_page_comes_back_in_its_session
         assert await closed(socket) == (1012, "the server restarts")
     assert await stopping == 0
     assert "Traceback" not in demo.log.removeprefix(before)
-    await asyncio.to_thread(browser.wait_for_badge, "The connection was lost")
+    await asyncio.to_thread(browser.wait_for_badge, "Reconnecting")
     await asyncio.to_thread(demo.start)
     await asyncio.to_thread(browser.wait_for_badge, "Live")
     await asyncio.to_thread(browser.wait_for_news)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +19,14 @@ from quart_auth import Action, AuthUser, QuartAuth
 from quart_auth.extension import _AuthSerializer
 
 from dash_quart_ws import QuartBackend, current_session
+from dash_quart_ws._dash import sign_page
+from dash_quart_ws.sessions.pages import NOBODY
 from dash_quart_ws.wire.close import SUBPROTOCOL
 from tests.asgi import Closed, InProcessSocket, Refused
 from tests.server import SOCKET_PATH, Reply
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
     from pathlib import Path
 
 
@@ -184,6 +187,14 @@ class Site:
         assert reply.status == 200, reply
         return reply.json["user"], reply.json["session"]
 
+    async def session_id(self, cookie: str) -> str | None:
+        """The public id of the session that a cookie belongs to."""
+        return (await self.me(cookie))[1]
+
+    def page_token(self, session: str | None) -> str:
+        """The token of a page that was made for a session, given by its public id."""
+        return sign_page(self.app, f"{session or NOBODY}.page")
+
     async def is_nobody(self, cookie: str) -> bool:
         """Whether a cookie is worth nothing: in every kind of view, and at the handshake."""
         user, session = await self.me(cookie)
@@ -216,8 +227,11 @@ class Site:
             sent["Origin"] = origin
         if cookie:
             sent["Cookie"] = cookie
-        subprotocols = [SUBPROTOCOL] if bridge else []
-        async with InProcessSocket(self.server, path, headers=sent, subprotocols=subprotocols) as socket:
+        if bridge and path.endswith(SOCKET_PATH):
+            kind: Callable[..., InProcessSocket] = functools.partial(BridgeSocket, self)
+        else:
+            kind = functools.partial(InProcessSocket, self.server)
+        async with kind(path, headers=sent) as socket:
             yield socket
 
     async def refused_with(self, cookie: str = "", **options: Any) -> int | None:
@@ -225,6 +239,38 @@ class Site:
         async with self.websocket(cookie, **options) as socket:
             await socket.send('{"type":"heartbeat"}')
             return await ending(socket, unless="heartbeat_ack")
+
+
+class BridgeSocket(InProcessSocket):
+    """A websocket as our own browser code opens it: welcomed, it attaches one tab, and only then sends what it is given.
+
+    The page of that tab is one that was made for the very session that the welcome names.
+    """
+
+    def __init__(self, site: Site, path: str, *, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(site.server, path, headers=headers, subprotocols=[SUBPROTOCOL])
+        self._site = site
+        self._waiting: list[str | bytes] | None = []
+
+    async def send(self, text: str | bytes) -> None:
+        if self._waiting is None:
+            await super().send(text)
+        else:
+            self._waiting.append(text)
+
+    async def _send(self, event: dict[str, Any]) -> None:
+        if self._waiting is not None and event["type"] == "websocket.send":
+            match json.loads(event["text"]):
+                case {"type": "welcome", "payload": {"session": session}}:
+                    page = self._site.page_token(session)
+                    await super().send(json.dumps({"type": "attach", "rendererId": "tab", "payload": {"page": page}}))
+                    return
+                case {"type": "session", "rendererId": "tab"}:
+                    waiting, self._waiting = self._waiting, None
+                    for text in waiting:
+                        await super().send(text)
+                    return
+        await super()._send(event)
 
 
 async def ending(socket: Any, *, unless: str | None = None) -> int | None:

@@ -15,13 +15,13 @@ from quart_auth import QuartAuth
 
 from dash_quart_ws import add_public_routes, protected_callback, public_callback
 from dash_quart_ws.sessions import visitors
-from dash_quart_ws.wire.close import SUBPROTOCOL
-from tests.asgi import InProcessSocket
 
-from .site import ECHO, ORIGIN, SOCKET_PATH, Site, ending, is_open, second_auth, until
+from .site import ECHO, ORIGIN, SOCKET_PATH, BridgeSocket, Site, ending, is_open, second_auth, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from tests.asgi import InProcessSocket
 
 NAME = visitors.NAME
 ASKED = {**ECHO, "output": "asked.children", "outputs": {"id": "asked", "property": "children"}}
@@ -45,7 +45,7 @@ async def from_address(
 ) -> AsyncIterator[InProcessSocket]:
     """A websocket that comes from an address."""
     sent = {"Origin": ORIGIN, **({"Cookie": cookie} if cookie else {}), **(headers or {})}
-    socket = InProcessSocket(site.server, SOCKET_PATH, headers=sent, subprotocols=[SUBPROTOCOL])
+    socket = BridgeSocket(site, SOCKET_PATH, headers=sent)
     socket._scope["client"] = None if address is None else (address, 50000)
     async with socket:
         yield socket

@@ -7,6 +7,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+KINDS = ("callback_request", "get_props_response", "attach", "detach", "heartbeat")
+
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=40)
 """Every str that Python can hold, lone surrogates included."""
 
@@ -47,18 +49,28 @@ GOOD = st.one_of(
             "payload": st.dictionaries(ANY_TEXT, ANY_JSON, max_size=3),
         }
     ),
+    st.fixed_dictionaries(
+        {
+            "type": st.just("attach"),
+            "rendererId": IDS,
+            "payload": st.fixed_dictionaries({"page": ANY_TEXT}, optional={"unknown": ANY_JSON}),
+        }
+    ),
+    st.fixed_dictionaries({"type": st.just("detach"), "rendererId": IDS}, optional={"unknown": ANY_JSON}),
     st.fixed_dictionaries({"type": st.just("heartbeat")}, optional={"unknown": ANY_JSON}),
 )
 """JSON objects that are messages of this protocol."""
 
 NEARLY = st.fixed_dictionaries(
-    {"type": st.sampled_from(["callback_request", "get_props_response", "heartbeat"]) | ANY_JSON},
+    {"type": st.sampled_from(KINDS) | ANY_JSON},
     optional={
         "requestId": IDS | ANY_JSON,
         "rendererId": RENDERERS | ANY_JSON,
         "payload": PAYLOADS
         | ANY_JSON
-        | st.dictionaries(st.sampled_from(["output", "outputs", "inputs", "state", "changedPropIds"]), ANY_JSON),
+        | st.dictionaries(
+            st.sampled_from(["output", "outputs", "inputs", "state", "changedPropIds", "page"]), ANY_JSON
+        ),
     },
 )
 """Objects with the right names and anything at all in them."""
@@ -69,8 +81,6 @@ BAD = st.one_of(
     st.fixed_dictionaries({"type": ANY_JSON.filter(lambda kind: kind not in KINDS)}),
 )
 """Items of an array that are no messages."""
-
-KINDS = ("callback_request", "get_props_response", "heartbeat")
 
 
 def as_text(value: Any) -> str:

@@ -40,6 +40,7 @@ def test_the_codes_that_are_promised_have_their_numbers() -> None:
         "TOO_SLOW": 4103,
         "BROKER_LOST": 4104,
         "TOO_MANY": 4105,
+        "SILENT": 4106,
         "RESTART": 1012,
         "OVERLOADED": 1013,
     }

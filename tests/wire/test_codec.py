@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 
 from dash_quart_ws.wire import codec, messages
 from dash_quart_ws.wire.codec import Queued
-from dash_quart_ws.wire.messages import CallbackRequest, GetPropsResponse, Heartbeat, Invalid
+from dash_quart_ws.wire.messages import Attach, CallbackRequest, Detach, GetPropsResponse, Heartbeat, Invalid
 
 from ..fakes import delivered_by_dash_worker
 from .strategies import ANY_JSON, ANY_TEXT, BAD, GOOD, NEARLY, as_text
 
 INBOUND: list[dict[str, Any]] = json.loads((Path(__file__).parent / "inbound.json").read_text("utf-8"))
+BRIDGE: list[dict[str, Any]] = json.loads((Path(__file__).parent / "bridge.json").read_text("utf-8"))
+"""Frames as our own browser code writes them: its tests read this file as well."""
 OUTBOUND: list[dict[str, Any]] = json.loads((Path(__file__).parent / "outbound.json").read_text("utf-8"))
 
 
@@ -37,6 +39,10 @@ def describe(message: messages.Inbound) -> dict[str, Any]:
                 "rendererId": renderer_id,
                 "props": props,
             }
+        case Attach(renderer_id, page):
+            return {"kind": "attach", "rendererId": renderer_id, "page": page}
+        case Detach(renderer_id):
+            return {"kind": "detach", "rendererId": renderer_id}
         case Heartbeat():
             return {"kind": "heartbeat"}
         case Invalid(reason, request_id, renderer_id, is_request):
@@ -48,6 +54,14 @@ def describe(message: messages.Inbound) -> dict[str, Any]:
 def test_each_golden_frame_from_a_browser_decodes_as_it_is_written_down(frame: dict[str, Any]) -> None:
     text = frame["text"] * frame.get("times", 1)
     assert [describe(decoded.message) for decoded in codec.decode(text)] == frame["decoded"]
+
+
+@pytest.mark.parametrize("frame", BRIDGE, ids=[frame["name"] for frame in BRIDGE])
+def test_each_golden_frame_of_our_browser_code_is_what_json_stringify_makes_of_it_and_decodes(
+    frame: dict[str, Any],
+) -> None:
+    assert json.dumps(frame["message"], separators=(",", ":"), ensure_ascii=False) == frame["text"]
+    assert [describe(decoded.message) for decoded in codec.decode(frame["text"])] == frame["decoded"]
 
 
 @pytest.mark.parametrize("frame", OUTBOUND, ids=[frame["name"] for frame in OUTBOUND])
@@ -76,7 +90,7 @@ def test_any_text_at_all_decodes_to_at_least_one_message(text: str) -> None:
     decoded = codec.decode(text)
     assert decoded
     for message, source in decoded:
-        assert isinstance(message, CallbackRequest | GetPropsResponse | Heartbeat | Invalid)
+        assert isinstance(message, Attach | Detach | CallbackRequest | GetPropsResponse | Heartbeat | Invalid)
         assert source is None or isinstance(source, dict)
 
 
@@ -94,6 +108,13 @@ def test_nearly_right_json_is_a_good_message_or_an_invalid_one_that_can_be_answe
             case GetPropsResponse(request_id, renderer_id, props):
                 assert isinstance(props, dict)
                 hash((request_id, renderer_id))
+            case Attach(renderer_id, page):
+                assert isinstance(page, str)
+                assert renderer_id
+                codec.encode(messages.Attached(renderer_id, None))
+            case Detach(renderer_id):
+                assert renderer_id
+                hash(renderer_id)
             case Invalid(reason, request_id, renderer_id, _):
                 answer = json.loads(codec.encode(messages.Error(reason, request_id, renderer_id)))
                 assert answer.get("requestId") == request_id
@@ -155,6 +176,9 @@ def test_an_invalid_message_never_repeats_a_value_that_may_be_a_secret() -> None
         {"type": "callback_request", "requestId": "1", "payload": {"output": ["x", secret]}},
         {"type": "callback_request", "requestId": "1", "payload": {"output": "x", "inputs": secret}},
         {"type": "get_props_response", "requestId": "1", "payload": secret},
+        {"type": "attach", "rendererId": "tab", "payload": secret},
+        {"type": "attach", "rendererId": "tab", "payload": {"page": [secret]}},
+        {"type": "detach", "rendererId": [secret]},
     ):
         for message, _ in codec.decode(as_text([item])):
             assert isinstance(message, Invalid)
@@ -168,7 +192,10 @@ OUTBOUND_MESSAGES = st.one_of(
     st.builds(messages.CallbackResult, ANY_TEXT, ANY_TEXT, JSON_TEXT),
     st.builds(messages.CallbackUnchanged, ANY_TEXT, ANY_TEXT),
     st.builds(messages.CallbackFailed, ANY_TEXT, ANY_TEXT, ANY_TEXT),
-    st.builds(messages.SetProps, ANY_TEXT, JSON_TEXT),
+    st.builds(messages.SetProps, st.none() | ANY_TEXT, JSON_TEXT),
+    st.builds(messages.Welcome, ANY_TEXT, st.none() | ANY_TEXT, st.integers(min_value=1)),
+    st.builds(messages.Attached, ANY_TEXT, st.none() | ANY_TEXT),
+    st.builds(messages.Stale, ANY_TEXT),
     st.builds(messages.GetPropsRequest, ANY_TEXT, ANY_TEXT, ANY_TEXT, st.lists(ANY_TEXT, max_size=3).map(tuple)),
     st.just(messages.HeartbeatAck()),
     st.builds(messages.Error, ANY_TEXT, st.none() | ANY_TEXT, st.none() | ANY_TEXT),
@@ -196,6 +223,15 @@ def as_object(message: messages.Outbound) -> dict[str, Any]:
         case messages.GetPropsRequest():
             payload = {"componentId": message.component_id, "properties": list(message.properties)}
             return {"type": "get_props_request", **ids, "payload": payload}
+        case messages.Welcome():
+            payload = {
+                "connection": message.connection, "session": message.session, "maxBytes": message.max_bytes,
+            }  # fmt: skip
+            return {"type": "welcome", "payload": payload}
+        case messages.Attached():
+            return {"type": "session", **ids, "payload": {"session": message.session}}
+        case messages.Stale():
+            return {"type": "stale", **ids}
         case messages.HeartbeatAck():
             return {"type": "heartbeat_ack"}
         case messages.Error():

@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, test, vi } from "vitest";
-import { SPREAD, STALE, watchWorker } from "../src/worker";
+import { SPREAD, STALE, watchWorker } from "../src/dash-worker";
 import { keepListenersApart } from "./listeners";
 
 const posted = vi.fn<(...sent: unknown[]) => void>();

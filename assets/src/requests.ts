@@ -1,0 +1,218 @@
+import { encode, type Message } from "./wire";
+
+/** Requests of one tab that may wait for the socket, their bytes, and the milliseconds that each of them may wait. */
+export const WAITING = 100;
+export const WAITING_BYTES = 4 * 1024 * 1024;
+export const AGE = 30_000;
+/** Milliseconds that a request waits before the server is asked over HTTP, and between two such questions. */
+export const FALLBACK = 3_000;
+/** Milliseconds between looks at what waits. */
+export const LOOK = 1_000;
+
+/** How the page's requests leave it, and how their answers get back. */
+export interface Ways {
+  /** Hand a request to the bridge. */
+  send(id: string, text: string): void;
+  /** Something waits for the socket. */
+  rouse(): void;
+  /** Whether the server answers over HTTP, and takes this page for current. */
+  probe(): Promise<boolean>;
+  /** Post a callback over HTTP: the payload of its response. Rejects when there is no response. */
+  post(payload: unknown): Promise<Answer>;
+  /** Give the renderer a message. */
+  tell(message: Message): void;
+}
+
+/** The payload of a `callback_response`. */
+export interface Answer {
+  readonly status: "ok" | "prevent_update" | "error";
+  readonly data?: unknown;
+  readonly message?: string;
+}
+
+interface Request {
+  readonly id: string;
+  readonly message: Message;
+  readonly text: string;
+  readonly since: number;
+  /** A callback without inputs and outputs: Dash's persistent ones, which end with the page. */
+  readonly isEndless: boolean;
+  /** `waiting` was never sent; `lost` was, and is endless: it has to be started again. */
+  way: "waiting" | "sent" | "http" | "lost";
+}
+
+/**
+ * The callback requests of one tab. Each is sent once, over the socket or over HTTP, and each is answered: with what the
+ * server says, or with an error that says why there is nothing.
+ *
+ * They go over the socket while there is one. Else they wait for it; when that takes too long, and the server answers over
+ * HTTP, they go that way until the socket is back. Endless ones go over the socket only: over HTTP nothing would come.
+ */
+export class Requests {
+  readonly #ways: Ways;
+  readonly #open = new Map<string, Request>();
+  /** Bytes that the socket takes in one message; 0 while there is no socket. */
+  #max = 0;
+  #isHttp = false;
+  /** Why there will be no socket; why there will be no answer. */
+  #stopped = "";
+  #ended = "";
+  #askedAt = -Infinity;
+  #looks: ReturnType<typeof setInterval> | undefined;
+
+  constructor(ways: Ways) {
+    this.#ways = ways;
+  }
+
+  /** The renderer asks for a callback. */
+  ask(message: Message): void {
+    const waiting = this.#in("waiting");
+    const text = encode(message);
+    const request: Request = {
+      id: message.requestId!,
+      message,
+      text,
+      since: performance.now(),
+      isEndless: !message.payload.outputs && !message.payload.inputs?.length,
+      way: "waiting",
+    };
+    this.#open.set(request.id, request);
+    if (this.#ended) this.#refuse(request, this.#ended);
+    else if (!this.#route(request)) {
+      const bytes = waiting.reduce((sum, { text }) => sum + text.length, text.length);
+      if (waiting.length >= WAITING || bytes > WAITING_BYTES) this.#refuse(request, "Too much waits for the connection.");
+    }
+  }
+
+  /** The socket is there, for messages of up to `max` bytes. */
+  up(max: number): void {
+    this.#max = max;
+    this.#isHttp = false;
+    this.#stopped = "";
+    const lost = this.#in("lost");
+    if (lost[0] && lost.length === this.#open.size) {
+      // Dash's own way to start them again, from the state of now. It settles whatever is open as "no update": ...
+      this.#open.clear();
+      this.#ways.tell({ type: "disconnected" });
+      this.#ways.tell({ type: "connected" });
+    }
+    // ... so while there is anything else, they are sent again as they were.
+    for (const request of lost) request.way = "waiting";
+    this.#routeAll();
+  }
+
+  /** The socket has gone, and with it what these requests would have been answered. */
+  down(lost: string[]): void {
+    this.#max = 0;
+    for (const id of lost) {
+      const request = this.#open.get(id);
+      if (request?.isEndless) request.way = "lost";
+      else if (request) this.#refuse(request, "The connection was lost before the answer came.");
+    }
+  }
+
+  /** The bridge has gone, and with it the knowledge of what it had sent. */
+  died(): void {
+    this.down(this.#in("sent").map(({ id }) => id));
+  }
+
+  /** There is no socket for this page, and there will be none. */
+  stop(reason: string, lost: string[]): void {
+    this.down(lost);
+    this.#isHttp = true;
+    this.#stopped = `The server has closed the connection: ${reason}`;
+    for (const request of this.#in("lost")) this.#refuse(request, this.#stopped);
+    this.#routeAll();
+  }
+
+  /** The bridge could not send this one. */
+  unsent(id: string): void {
+    const request = this.#open.get(id);
+    if (request?.way !== "sent") return;
+    request.way = "waiting";
+    if (!this.#max) this.#route(request);
+    // There is a socket, but it does not get on.
+    else if (request.isEndless) this.#wait();
+    else this.#overHttp(request);
+  }
+
+  /** The answer to a request, if anybody still waits for it. */
+  answer(id: string, payload: Answer): void {
+    const request = this.#open.get(id);
+    if (this.#open.delete(id)) this.#ways.tell({ ...request!.message, type: "callback_response", payload });
+  }
+
+  /** The page is over, and says so: what it has asked is dropped, and what it asks now is answered with this. */
+  end(why: string): void {
+    this.#ended = why;
+    for (const id of this.#open.keys()) this.answer(id, { status: "prevent_update" });
+  }
+
+  // ---------------------------------------------------------------------------------------------- one request
+
+  #in(way: Request["way"]): Request[] {
+    return [...this.#open.values()].filter((request) => request.way === way);
+  }
+
+  #routeAll(): void {
+    for (const request of this.#in("waiting")) this.#route(request);
+  }
+
+  /** Send a request that waits. False when there is no way to do that now. */
+  #route(request: Request): boolean {
+    const { id, text, isEndless } = request;
+    if (this.#max && (isEndless || isWithin(text, this.#max))) {
+      request.way = "sent";
+      this.#ways.send(id, text);
+    } else if (isEndless && this.#stopped) this.#refuse(request, this.#stopped);
+    else if (!isEndless && (this.#isHttp || !isWithin(text, this.#max || WAITING_BYTES))) this.#overHttp(request);
+    else {
+      this.#wait();
+      return false;
+    }
+    return true;
+  }
+
+  #wait(): void {
+    this.#ways.rouse();
+    this.#looks ??= setInterval(() => this.#look(), LOOK);
+  }
+
+  #overHttp(request: Request): void {
+    request.way = "http";
+    this.#ways.post(request.message.payload).then(
+      (answer) => this.answer(request.id, answer),
+      () => {
+        this.#isHttp = !!this.#stopped;
+        this.#refuse(request);
+      },
+    );
+  }
+
+  #refuse({ id }: Request, message = "The server cannot be reached."): void {
+    this.answer(id, { status: "error", message });
+  }
+
+  // ---------------------------------------------------------------------------------------------- while they wait
+
+  #look(): void {
+    const now = performance.now();
+    if (this.#max) this.#routeAll();
+    if (!this.#in("waiting").length) this.#looks = void clearInterval(this.#looks);
+    const waiting = this.#in("waiting").filter(({ isEndless }) => !isEndless);
+    for (const request of waiting) if (now - request.since > AGE) this.#refuse(request);
+    if (waiting[0] && now - Math.max(waiting[0].since, this.#askedAt) >= FALLBACK) {
+      this.#askedAt = now;
+      void this.#ways.probe().then((works) => {
+        if (!works || this.#max) return;
+        this.#isHttp = true;
+        this.#routeAll();
+      });
+    }
+  }
+}
+
+/** Whether a text has at most so many bytes in UTF-8. */
+function isWithin(text: string, bytes: number): boolean {
+  return text.length * 3 <= bytes || new Blob([text]).size <= bytes;
+}

@@ -1,0 +1,168 @@
+import type { Why } from "./bridge";
+import { answered } from "./leave";
+import { type Heard, Link } from "./link";
+import { type FromRenderer, Port, replaceWorker } from "./renderer";
+import { type Answer, Requests } from "./requests";
+import type { Settings } from "./settings";
+import * as status from "./status";
+import { encode, type Message } from "./wire";
+
+/** What a request is answered with when its page has nothing to ask any more. */
+export const OVER = "You are signed out.";
+export const STALE = "This page belongs to another login.";
+
+/**
+ * This page's half of the bridge: between Dash's renderer, which takes it for its worker, and the browser's one socket.
+ *
+ * @param script URL of this very file, which is the worker's script, too.
+ * @param isCurrent asks the server whether this page belongs to who is signed in, and leaves it if it does not.
+ */
+export function bridge(settings: Settings, script: string, isCurrent: () => Promise<boolean>): void {
+  const { SharedWorker } = window;
+  const start = (): SharedWorker => new SharedWorker(script, `dash-quart-ws ${settings.prefix.pathname}`);
+  replaceWorker(() => {
+    const port = new Port((said) => tab.hear(said));
+    const tab = new Tab(settings, start, isCurrent, (message) => port.tell(message));
+    return { port };
+  });
+}
+
+class Tab {
+  readonly #settings: Settings;
+  readonly #requests: Requests;
+  readonly #link: Link;
+  readonly #tell: (message: Message) => void;
+  #state: status.State = "connecting";
+
+  constructor(
+    settings: Settings,
+    startWorker: () => SharedWorker,
+    isCurrent: () => Promise<boolean>,
+    tell: (message: Message) => void,
+  ) {
+    this.#settings = settings;
+    this.#tell = tell;
+    this.#link = new Link(startWorker, (heard) => this.#receive(heard));
+    this.#requests = new Requests({
+      send: (id, text) => this.#link.post({ t: "send", id, text }),
+      rouse: () => this.#link.post({ t: "rouse" }),
+      probe: isCurrent,
+      post: (payload) => post(settings, payload),
+      tell,
+    });
+  }
+
+  /** The renderer says something. */
+  hear(said: FromRenderer): void {
+    if (said.type === "connect") this.#connect(said);
+    else if (said.type === "callback_request") this.#requests.ask(said);
+    else if (said.type === "get_props_response") this.#link.post({ t: "send", id: "", text: encode(said) });
+  }
+
+  #connect({ rendererId, payload }: FromRenderer): void {
+    const { page, session, heartbeat } = this.#settings;
+    const open = (fresh: boolean): void => {
+      this.#become("connecting");
+      this.#link.open(fresh, () => ({
+        renderer: rendererId!,
+        url: payload.serverUrl,
+        heartbeat: heartbeat ?? 0,
+        inactivity: payload.inactivityTimeout ?? 0,
+        page,
+        session,
+        visible: !document.hidden,
+      }));
+    };
+    document.addEventListener("visibilitychange", () => {
+      this.#look(!document.hidden);
+      this.#show();
+    });
+    addEventListener("online", () => this.#look(true));
+    addEventListener("pagehide", ({ persisted }) => this.#link.close(persisted));
+    addEventListener("pageshow", ({ persisted }) => {
+      if (!persisted) return;
+      this.#receive({ t: "died" });
+      open(false);
+    });
+    open(true);
+    // Socket or not: what is asked meanwhile waits here, where that has a bound.
+    this.#tell({ type: "connected" });
+  }
+
+  /** Say whether somebody sees this page; `wake`: now is a good time for a connection. */
+  #look(wake: boolean): void {
+    this.#link.post({ t: "look", visible: !document.hidden, wake });
+  }
+
+  /** The bridge says something. */
+  #receive(heard: Heard): void {
+    const requests = this.#requests;
+    switch (heard.t) {
+      case "message":
+        this.#deliver(heard.message);
+        break;
+      case "unsent":
+        requests.unsent(heard.id);
+        break;
+      case "up":
+        this.#become("open");
+        requests.up(heard.max);
+        break;
+      case "down":
+        this.#become("reconnecting", heard.why);
+        requests.down(heard.lost);
+        break;
+      case "died":
+        this.#become("reconnecting", { code: 1006, reason: "the worker has gone" });
+        requests.died();
+        break;
+      case "stop":
+        this.#become("stopped", heard.why);
+        requests.stop(heard.why.reason, heard.lost);
+        break;
+      case "stale":
+        this.#become("signed-out", { code: 1000, reason: STALE });
+        requests.end(STALE);
+        answered(409, this.#settings.login);
+        break;
+      case "over":
+        this.#become("signed-out", heard.why);
+        status.announce("session-ended", heard.why);
+        requests.end(OVER);
+        answered(401, this.#settings.login);
+    }
+  }
+
+  #deliver(message: Message): void {
+    const { type, requestId, payload } = message;
+    if (type === "callback_response") this.#requests.answer(requestId!, payload);
+    // An error that names a request is all the answer that this gets.
+    else if (type === "error") this.#requests.answer(requestId!, { status: "error", ...payload });
+    else this.#tell(message);
+  }
+
+  #become(state: status.State, why?: Why): void {
+    if (state === "open") status.announce("open");
+    else if (this.#state === "open") status.announce("close", why);
+    this.#state = state;
+    this.#show();
+  }
+
+  #show(): void {
+    if (this.#settings.status) status.show(document.hidden ? "open" : this.#state);
+  }
+}
+
+/** Post a callback as Dash's renderer does. Rejects when there is no response. */
+async function post({ prefix, page }: Settings, payload: unknown): Promise<Answer> {
+  const { csrf_token_name, csrf_header_name } = JSON.parse(document.getElementById("_dash-config")!.textContent!);
+  const token = document.cookie.split("; ").find((cookie) => cookie.startsWith(`${csrf_token_name}=`));
+  const headers: Record<string, string> = { Accept: "application/json", "Content-Type": "application/json" };
+  if (token) headers[csrf_header_name] = decodeURIComponent(token.slice(csrf_token_name.length + 1));
+  const url = `${prefix}_dash-update-component?endId=${encodeURIComponent(page)}`;
+  const response = await fetch(url, { method: "POST", credentials: "same-origin", headers, body: JSON.stringify(payload) });
+  if (response.status === 204) return { status: "prevent_update" };
+  if (response.ok) return { status: "ok", data: await response.json() };
+  const said = await response.json().catch(() => null);
+  return { status: "error", message: said?.error ?? `${response.status} ${response.statusText}` };
+}

@@ -1,0 +1,74 @@
+"""One tab on one connection: what runs for it, and the end of that when it goes.
+
+A tab that detaches and attaches again, as one does that comes back from the browser's back-forward cache, is another
+`Renderer`: what still runs for the one before reaches nobody.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, Any
+
+from ..exceptions import NotConnected
+from ..wire.messages import GetPropsRequest
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from ..wire.messages import Outbound
+    from .connection import Connection
+
+
+class Renderer:
+    """One tab, from its attach to its detach; where tabs do not attach, for as long as its connection.
+
+    All methods but `send` belong to the event loop.
+    """
+
+    def __init__(self, connection: Connection, id: str) -> None:
+        self.connection = connection
+        self.id = id
+        self._gone = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._questions: set[asyncio.Future[dict[str, Any]]] = set()
+
+    @property
+    def gone(self) -> bool:
+        """Whether what is sent here reaches nobody any more. From the event loop or from a thread."""
+        return self._gone or self.connection.ended
+
+    def keep(self, task: asyncio.Task[None]) -> None:
+        """A callback of this tab: it ends with it."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def send(self, message: Outbound) -> None:
+        """Queue one message for this tab. From the event loop or from a thread; nothing happens once it has gone."""
+        if not self.gone:
+            self.connection.send(message)
+
+    async def ask(self, component_id: str, properties: tuple[str, ...]) -> dict[str, Any]:
+        """Ask this tab for properties of a component.
+
+        Raises:
+            NotConnected: the tab or the connection goes before the answer is there.
+        """
+        if self.gone:
+            raise NotConnected("the tab has gone")
+        question = GetPropsRequest(secrets.token_hex(16), self.id, component_id, properties)
+        answer = self.connection.expect(question)
+        self._questions.add(answer)
+        try:
+            return await answer
+        finally:
+            self._questions.discard(answer)
+            self.connection.forget(question)
+
+    def drop(self) -> None:
+        """The tab has gone: its async callbacks are cancelled, and what threads still return is dropped."""
+        self._gone = True
+        for answer in self._questions:
+            if not answer.done():
+                answer.set_exception(NotConnected("the tab has gone"))
+        for task in self._tasks:
+            task.cancel()
