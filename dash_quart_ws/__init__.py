@@ -24,6 +24,7 @@ from .exceptions import (
     DashQuartWsError,
     GroupsUnknown,
     NotConnected,
+    PropertyUnavailable,
     WebsocketNeeded,
 )
 from .extension import current_session
@@ -46,6 +47,7 @@ __all__ = [
     "NotConnected",
     "Pending",
     "PendingReceipt",
+    "PropertyUnavailable",
     "QuartBackend",
     "Receipt",
     "Session",

@@ -295,7 +295,6 @@ class QuartBackend(_Backend):
                 "session": None if session is None else session.id,
                 "bridge": self.options.bridge,
                 "status": self.options.connection_status,
-                "heartbeat": self._heartbeat,
             }
 
             def config(dash: dict[str, Any]) -> dict[str, Any]:
@@ -409,7 +408,7 @@ class QuartBackend(_Backend):
         if too_late is not None:
             connection.end(too_late.code, too_late.reason)
         else:
-            connection.welcome()
+            connection.welcome(self._heartbeat or 0)
             self._opened(connection, admitted)
             if connection.bridge and self._heartbeat is not None:
                 self._extension.watch_heartbeat(connection, self._heartbeat / 1000)

@@ -107,7 +107,7 @@ class Config:
     cancel_timeout: float = 5.0
     """How long a cancelled callback may go on cleaning up before the log names it."""
 
-    message_bytes: int = 1024 * 1024
+    message_bytes: int = 256 * 1024
     """The largest message that our browser code sends over the websocket; callbacks that are larger go over HTTP."""
 
     upload_bytes: int = 128 * 1024 * 1024

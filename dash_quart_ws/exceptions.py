@@ -7,6 +7,7 @@
     ├── BrokerError                       the broker could not store or deliver; the local part has been done
     ├── GroupsUnknown                     the app's `list_groups` gave no answer: nobody is let through
     ├── WebsocketNeeded                   a callback that uses `ctx.websocket` came over HTTP, where there is none
+    ├── PropertyUnavailable               the browser does not give `get_prop` what it was asked for
     └── NotConnected                      there is no connection for what was asked
 
 "This request failed" is never one of these: a bad message from a browser is a value (`wire.messages.Invalid`), and an
@@ -44,6 +45,10 @@ class WebsocketNeeded(DashQuartWsError):  # noqa: N818 - a state, named as one
         )
         self.callback = callback
         """The callback's id in Dash's `callback_map`: its outputs."""
+
+
+class PropertyUnavailable(DashQuartWsError):  # noqa: N818 - a state, named as one
+    """A tab was asked for a property with `get_prop`, and has said why it does not send it: it is too large."""
 
 
 class NotConnected(DashQuartWsError, LookupError):  # noqa: N818 - a state, named as one

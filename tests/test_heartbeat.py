@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import websockets
@@ -114,6 +114,8 @@ async def test_without_an_interval_silence_is_no_offence(tmp_path: Path) -> None
             assert result(await call(socket, "e.children", "here")) == "here"
 
 
-def test_the_page_says_how_often(beating: Server) -> None:
-    page: Any = beating.get("/", beating.login("alice")).body
-    assert b"heartbeat&quot;:600" in page
+@pytest.mark.parametrize(("given", "said"), [("600", 600), ("0", 0)])
+async def test_the_welcome_says_how_often(tmp_path: Path, given: str, said: int) -> None:
+    with serving(tmp_path, app="tests.apps.tabs:server", env={"HEARTBEAT": given}) as server:
+        async with server.connect(server.login("alice"), **BRIDGE) as socket:
+            assert (await next_message(socket, "welcome"))["payload"]["heartbeat"] == said

@@ -13,8 +13,8 @@ export type FromPage =
   | Open
   /** The page's lock is held from here on: when the bridge gets it, the page has gone. */
   | { t: "held" }
-  /** Send this message; `id` is the request's, empty for anything that is none. */
-  | { t: "send"; id: string; text: string }
+  /** Send this message; `id` is the request's, empty for anything that is none; `isEndless`: it has no answer. */
+  | { t: "send"; id: string; text: string; isEndless: boolean }
   /** Somebody sees the page, or nobody does. `wake`: now is a good time for a connection. */
   | { t: "look"; visible: boolean; wake: boolean }
   /** Something waits for a connection. */
@@ -31,9 +31,8 @@ export interface Open {
   /** Name of the Web Lock that it will hold. */
   lock: string;
   renderer: string;
-  /** The websocket's URL, and milliseconds between its heartbeats, or until hidden pages need none; 0 for never. */
+  /** The websocket's URL, and milliseconds after which pages that nobody sees, and where nothing happens, need none; 0: never. */
   url: string;
-  heartbeat: number;
   inactivity: number;
   /** The page token, and the public id of the session that it names; null for nobody. */
   page: string;
@@ -70,8 +69,8 @@ export type FromBridge =
 interface Tab extends Open {
   readonly port: MessagePort;
   attached: boolean;
-  /** Requests that were sent and have no answer. */
-  readonly sent: Set<string>;
+  /** Requests that were sent and have no answer, and whether they are endless. */
+  readonly sent: Map<string, boolean>;
   /** Questions in a row that it has not answered. */
   misses: number;
   /** It was told to go: nothing more is to be heard of it. */
@@ -109,8 +108,8 @@ export class Bridge implements Listener {
         setInterval(() => this.#ping(), PING);
         holds(null);
       };
-      const forGood = new Promise<void>(() => {});
-      if (locks) locks.request(name, () => (holds(name), forGood)).catch(none); // storage may be blocked
+      const hold = (): Promise<void> => (holds(name), new Promise(() => {})); // for good
+      if (locks) locks.request(name, hold).catch(none); // storage may be blocked
       else none();
     });
   }
@@ -119,7 +118,7 @@ export class Bridge implements Listener {
   accept(port: MessagePort): void {
     let tab: Tab | undefined;
     port.onmessage = ({ data }: MessageEvent<FromPage>) => {
-      if (data.t === "open") this.#join((tab = { ...data, port, attached: false, sent: new Set(), misses: 0, done: false }));
+      if (data.t === "open") this.#join((tab = { ...data, port, attached: false, sent: new Map(), misses: 0, done: false }));
       else if (tab && !tab.done) this.#hear(tab, data);
     };
     void this.#lock.then((lock) => port.postMessage({ t: "hello", lock } satisfies FromBridge));
@@ -140,9 +139,10 @@ export class Bridge implements Listener {
       this.#activeAt = performance.now();
       if (!tab.attached || !socket.send(said.text)) {
         if (said.id) post(tab, { t: "unsent", id: said.id });
-      } else if (said.id) tab.sent.add(said.id);
+      } else if (said.id) tab.sent.set(said.id, said.isEndless);
     } else if (said.t === "look") {
       tab.visible = said.visible;
+      this.#activeAt = performance.now();
       this.#rest();
       if (said.wake && !this.#stopped) socket.wake();
     } else if (said.t === "rouse" && !this.#stopped) socket.rouse();
@@ -151,11 +151,13 @@ export class Bridge implements Listener {
   // ---------------------------------------------------------------------------------------- who is here
 
   #join(tab: Tab): void {
-    const { url, heartbeat } = tab;
+    // A page that took this bridge for dead comes a second time.
+    for (const other of this.#tabs) if (other.renderer === tab.renderer) this.#leave(other);
     this.#tabs.add(tab);
+    this.#activeAt = performance.now();
     this.#stopped = false;
     clearTimeout(this.#grace);
-    this.#socket ??= new Socket(url, heartbeat, this);
+    this.#socket ??= new Socket(tab.url, this);
     if (this.#socket.ready) this.#admit([tab]);
     else this.#socket.connect();
     this.#rest();
@@ -165,6 +167,7 @@ export class Bridge implements Listener {
     if (!this.#tabs.delete(tab)) return;
     if (tab.attached) this.#say("detach", tab);
     tab.attached = false;
+    this.#activeAt = performance.now();
     this.#rest();
     if (this.#tabs.size) return;
     const close = (): void => this.#socket!.close();
@@ -195,7 +198,7 @@ export class Bridge implements Listener {
 
   /** Tell the server about a tab. */
   #say(type: string, { renderer }: Tab, payload?: object): void {
-    this.#socket!.send(encode({ type, rendererId: renderer, payload }));
+    this.#socket!.send(encode({ type, rendererId: renderer, payload }), true);
   }
 
   /** The last word to a tab. */
@@ -217,6 +220,7 @@ export class Bridge implements Listener {
     clearTimeout(this.#idle);
     const [tab] = this.#tabs;
     if (!tab?.inactivity || [...this.#tabs].some(({ visible }) => visible)) return;
+    if ([...this.#tabs].some(({ sent }) => [...sent.values()].includes(false))) this.#activeAt = performance.now();
     const left = this.#activeAt + tab.inactivity - performance.now();
     if (left > 0) this.#idle = setTimeout(() => this.#rest(), left);
     else if (this.#socket!.ready) this.#drop("nobody is looking");
@@ -232,13 +236,18 @@ export class Bridge implements Listener {
   welcome({ session, maxBytes }: Welcome): void {
     this.#session = session;
     this.#max = maxBytes;
-    this.#activeAt = performance.now();
     this.#admit([...this.#tabs]);
     this.#rest();
   }
 
   lost(code: number, reason: string, meaning: Meaning): void {
     const why = { code, reason };
+    if (meaning === "over" && [...this.#tabs].some(({ fresh }) => fresh)) {
+      // A page that is newer than this refused handshake was made for a session: ask once more.
+      for (const tab of this.#tabs) tab.fresh = false;
+      meaning = "retry";
+      this.#socket!.connect();
+    }
     this.#stopped = meaning === "over" || meaning === "stop";
     for (const tab of this.#tabs) {
       // A page that was made for nobody has no login to lose.
@@ -250,7 +259,7 @@ export class Bridge implements Listener {
 
   /** A tab has no connection any more. */
   #lose(tab: Tab, why: Why, t: "down" | "stop" = "down"): void {
-    post(tab, { t, why, lost: [...tab.sent] });
+    post(tab, { t, why, lost: [...tab.sent.keys()] });
     tab.sent.clear();
     tab.attached = false;
   }
@@ -271,8 +280,11 @@ export class Bridge implements Listener {
         if (!tab.attached || (rendererId ?? (isUpdate && tab.renderer)) !== tab.renderer) continue;
         if (type === "stale") this.#dismiss(tab, { t: "stale" });
         else if (type === "error" && !requestId) {
-          // The server carries no more tabs.
+          // The server carries no more tabs: nothing of this one has been run.
+          const unsent = [...tab.sent.keys()];
+          tab.sent.clear();
           this.#lose(tab, { code: 0, reason: message.payload.message }, "stop");
+          for (const id of unsent) post(tab, { t: "unsent", id });
         } else {
           tab.sent.delete(requestId!);
           post(tab, { t: "message", message });

@@ -103,8 +103,8 @@ export class Link {
     const died = (): void => {
       if (signal.aborted) return;
       this.#end();
-      this.#hear({ t: "died" });
       this.#again = setTimeout(restart, this.#deaths++ ? AGAIN : 0);
+      this.#hear({ t: "died" });
     };
     if (lock) navigator.locks.request(lock, { signal }, died).catch(() => {});
     else {

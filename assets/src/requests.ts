@@ -1,18 +1,21 @@
 import { encode, type Message } from "./wire";
 
-/** Requests of one tab that may wait for the socket, their bytes, and the milliseconds that each of them may wait. */
+/** Requests of one tab that may wait for the socket, and the milliseconds that each of them may wait. */
 export const WAITING = 100;
-export const WAITING_BYTES = 4 * 1024 * 1024;
+/** Bytes that may wait; and of a message that can go over the socket only. */
+export const BYTES = 4 * 1024 * 1024;
 export const AGE = 30_000;
 /** Milliseconds that a request waits before the server is asked over HTTP, and between two such questions. */
 export const FALLBACK = 3_000;
 /** Milliseconds between looks at what waits. */
 export const LOOK = 1_000;
 
+const TOO_LARGE = "Too large for the websocket.";
+
 /** How the page's requests leave it, and how their answers get back. */
 export interface Ways {
-  /** Hand a request to the bridge. */
-  send(id: string, text: string): void;
+  /** Hand a message to the bridge. */
+  send(text: string, id: string, isEndless: boolean): void;
   /** Something waits for the socket. */
   rouse(): void;
   /** Whether the server answers over HTTP, and takes this page for current. */
@@ -46,16 +49,18 @@ interface Request {
  * server says, or with an error that says why there is nothing.
  *
  * They go over the socket while there is one. Else they wait for it; when that takes too long, and the server answers over
- * HTTP, they go that way until the socket is back. Endless ones go over the socket only: over HTTP nothing would come.
+ * HTTP, they go that way until the socket is back. Endless ones go over the socket only, and wait for it as long as it takes:
+ * over HTTP nothing would come of them, and nobody waits for their end.
  */
 export class Requests {
   readonly #ways: Ways;
   readonly #open = new Map<string, Request>();
   /** Bytes that the socket takes in one message; 0 while there is no socket. */
   #max = 0;
+  /** Whether requests go over HTTP while there is no socket; and whether there will be none. */
   #isHttp = false;
-  /** Why there will be no socket; why there will be no answer. */
-  #stopped = "";
+  #isStopped = false;
+  /** Why there will be no answer. */
   #ended = "";
   #askedAt = -Infinity;
   #looks: ReturnType<typeof setInterval> | undefined;
@@ -80,15 +85,14 @@ export class Requests {
     if (this.#ended) this.#refuse(request, this.#ended);
     else if (!this.#route(request)) {
       const bytes = waiting.reduce((sum, { text }) => sum + text.length, text.length);
-      if (waiting.length >= WAITING || bytes > WAITING_BYTES) this.#refuse(request, "Too much waits for the connection.");
+      if (waiting.length >= WAITING || bytes > BYTES) this.#refuse(request, "Too much waits for the connection.");
     }
   }
 
   /** The socket is there, for messages of up to `max` bytes. */
   up(max: number): void {
     this.#max = max;
-    this.#isHttp = false;
-    this.#stopped = "";
+    this.#isHttp = this.#isStopped = false;
     const lost = this.#in("lost");
     if (lost[0] && lost.length === this.#open.size) {
       // Dash's own way to start them again, from the state of now. It settles whatever is open as "no update": ...
@@ -116,12 +120,10 @@ export class Requests {
     this.down(this.#in("sent").map(({ id }) => id));
   }
 
-  /** There is no socket for this page, and there will be none. */
-  stop(reason: string, lost: string[]): void {
+  /** There is no socket, and there will be none unless another page gets one. */
+  stop(lost: string[]): void {
     this.down(lost);
-    this.#isHttp = true;
-    this.#stopped = `The server has closed the connection: ${reason}`;
-    for (const request of this.#in("lost")) this.#refuse(request, this.#stopped);
+    this.#isHttp = this.#isStopped = true;
     this.#routeAll();
   }
 
@@ -136,13 +138,19 @@ export class Requests {
     else this.#overHttp(request);
   }
 
+  /** The renderer answers a question of the server's. */
+  reply(message: Message): void {
+    const text = encode(message);
+    this.#ways.send(isWithin(text, BYTES) ? text : encode({ ...message, payload: {}, error: TOO_LARGE }), "", false);
+  }
+
   /** The answer to a request, if anybody still waits for it. */
   answer(id: string, payload: Answer): void {
     const request = this.#open.get(id);
     if (this.#open.delete(id)) this.#ways.tell({ ...request!.message, type: "callback_response", payload });
   }
 
-  /** The page is over, and says so: what it has asked is dropped, and what it asks now is answered with this. */
+  /** The page is over, says so, and leaves: what it has asked is dropped, and what it asks now is answered with this. */
   end(why: string): void {
     this.#ended = why;
     for (const id of this.#open.keys()) this.answer(id, { status: "prevent_update" });
@@ -161,15 +169,15 @@ export class Requests {
   /** Send a request that waits. False when there is no way to do that now. */
   #route(request: Request): boolean {
     const { id, text, isEndless } = request;
-    if (this.#max && (isEndless || isWithin(text, this.#max))) {
+    const fits = isWithin(text, isEndless ? BYTES : this.#max || BYTES);
+    if (this.#max && fits) {
       request.way = "sent";
-      this.#ways.send(id, text);
-    } else if (isEndless && this.#stopped) this.#refuse(request, this.#stopped);
-    else if (!isEndless && (this.#isHttp || !isWithin(text, this.#max || WAITING_BYTES))) this.#overHttp(request);
-    else {
+      this.#ways.send(text, id, isEndless);
+    } else if (fits && (isEndless || !this.#isHttp)) {
       this.#wait();
       return false;
-    }
+    } else if (isEndless) this.#refuse(request, TOO_LARGE);
+    else this.#overHttp(request);
     return true;
   }
 
@@ -183,7 +191,7 @@ export class Requests {
     this.#ways.post(request.message.payload).then(
       (answer) => this.answer(request.id, answer),
       () => {
-        this.#isHttp = !!this.#stopped;
+        this.#isHttp = this.#isStopped;
         this.#refuse(request);
       },
     );
@@ -202,8 +210,9 @@ export class Requests {
     const waiting = this.#in("waiting").filter(({ isEndless }) => !isEndless);
     for (const request of waiting) if (now - request.since > AGE) this.#refuse(request);
     if (waiting[0] && now - Math.max(waiting[0].since, this.#askedAt) >= FALLBACK) {
-      this.#askedAt = now;
+      this.#askedAt = Infinity;
       void this.#ways.probe().then((works) => {
+        this.#askedAt = performance.now();
         if (!works || this.#max) return;
         this.#isHttp = true;
         this.#routeAll();
@@ -214,5 +223,5 @@ export class Requests {
 
 /** Whether a text has at most so many bytes in UTF-8. */
 function isWithin(text: string, bytes: number): boolean {
-  return text.length * 3 <= bytes || new Blob([text]).size <= bytes;
+  return new TextEncoder().encode(text).length <= bytes;
 }

@@ -12,8 +12,6 @@ export interface Settings {
   readonly bridge: boolean;
   /** Whether the page shows how its connection is. */
   readonly status: boolean;
-  /** Milliseconds between two heartbeats; null for none. */
-  readonly heartbeat: number | null;
 }
 
 /** The page's settings; null when there are none that can be used, and then the page is left as Dash made it. */

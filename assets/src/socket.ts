@@ -34,7 +34,6 @@ export class Socket {
   ready = false;
 
   readonly #url: string;
-  readonly #heartbeat: number;
   readonly #listener: Listener;
   #ws: WebSocket | null = null;
   /** The next attempt, while one is waited for. */
@@ -45,11 +44,11 @@ export class Socket {
   #readyAt = 0;
   #switchedAt = -Infinity;
   #heard = false;
+  /** Milliseconds between two heartbeats; 0 for none. */
+  #heartbeat = 0;
 
-  /** `heartbeat`: milliseconds between two of them; 0 for none. */
-  constructor(url: string, heartbeat: number, listener: Listener) {
+  constructor(url: string, listener: Listener) {
     this.#url = url;
-    this.#heartbeat = heartbeat;
     this.#listener = listener;
   }
 
@@ -89,37 +88,50 @@ export class Socket {
 
   /** Somebody is looking, or the network is back: do not wait any longer, and do not trust a connection that may be dead. */
   wake(): void {
-    if (!this.ready) this.connect();
-    else if (this.#heartbeat && this.#heard) this.#beat(DOUBT); // a question that is open is not put off
+    if (!this.ready) {
+      this.#attempts = 0;
+      this.connect();
+    } else if (this.#heartbeat && this.#heard) this.#beat(DOUBT); // a question that is open is not put off
   }
 
-  /** Send one encoded message; false when there is nowhere to send it, or too much waits there already. */
-  send(text: string): boolean {
-    if (!this.ready || this.#ws!.bufferedAmount > BUFFERED) return false;
+  /**
+   * Send one encoded message; false when there is nowhere to send it, or too much waits there already. What is short, and
+   * what the connection makes no sense without, goes out in any case.
+   */
+  send(text: string, inAnyCase = false): boolean {
+    if (!this.ready || (!inAnyCase && this.#ws!.bufferedAmount > BUFFERED)) return false;
     this.#ws!.send(text);
     return true;
   }
 
   #receive(messages: Message[]): void {
-    this.#heard = true;
     if (!this.ready) {
       if (messages[0]?.type !== "welcome") return;
+      const welcome: Welcome = messages.shift()!.payload;
       this.ready = true;
       this.#readyAt = performance.now();
+      this.#heartbeat = welcome.heartbeat;
+      this.#heard = false;
+      this.#listener.welcome(welcome);
+    }
+    if (!this.#heard) {
+      this.#heard = true;
       clearTimeout(this.#watch);
-      if (this.#heartbeat) this.#beat();
-      this.#listener.welcome(messages.shift()!.payload);
+      // Set here, not when the last one fires: in a hidden page, browsers let timers that follow timers wait for a minute.
+      if (this.#heartbeat) this.#watch = setTimeout(() => this.#beat(), this.#heartbeat);
     }
     this.#listener.receive(messages);
   }
 
-  /** Ask whether anybody is there; the answer has half the time until the next question. */
+  /** Ask whether anybody is there. */
   #beat(within = this.#heartbeat / 2): void {
     clearTimeout(this.#watch);
     this.#heard = false;
-    this.send(encode({ type: "heartbeat" }));
+    const ahead = this.#ws!.bufferedAmount;
+    this.send(encode({ type: "heartbeat" }), true);
     this.#watch = setTimeout(() => {
-      if (this.#heard) this.#watch = setTimeout(() => this.#beat(), this.#heartbeat / 2);
+      // What waits ahead of the question may take its time, while it gets on.
+      if (this.#ws!.bufferedAmount < ahead) this.#beat();
       else this.#fail(NO_HEARTBEAT, "no heartbeat");
     }, within);
   }

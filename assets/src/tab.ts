@@ -5,7 +5,7 @@ import { type FromRenderer, Port, replaceWorker } from "./renderer";
 import { type Answer, Requests } from "./requests";
 import type { Settings } from "./settings";
 import * as status from "./status";
-import { encode, type Message } from "./wire";
+import type { Message } from "./wire";
 
 /** What a request is answered with when its page has nothing to ask any more. */
 export const OVER = "You are signed out.";
@@ -27,6 +27,13 @@ export function bridge(settings: Settings, script: string, isCurrent: () => Prom
   });
 }
 
+declare global {
+  interface Document {
+    /** Whether the page is made for somebody who may never come (HTML, speculative loading). */
+    readonly prerendering?: boolean;
+  }
+}
+
 class Tab {
   readonly #settings: Settings;
   readonly #requests: Requests;
@@ -44,7 +51,7 @@ class Tab {
     this.#tell = tell;
     this.#link = new Link(startWorker, (heard) => this.#receive(heard));
     this.#requests = new Requests({
-      send: (id, text) => this.#link.post({ t: "send", id, text }),
+      send: (text, id, isEndless) => this.#link.post({ t: "send", id, text, isEndless }),
       rouse: () => this.#link.post({ t: "rouse" }),
       probe: isCurrent,
       post: (payload) => post(settings, payload),
@@ -56,17 +63,16 @@ class Tab {
   hear(said: FromRenderer): void {
     if (said.type === "connect") this.#connect(said);
     else if (said.type === "callback_request") this.#requests.ask(said);
-    else if (said.type === "get_props_response") this.#link.post({ t: "send", id: "", text: encode(said) });
+    else if (said.type === "get_props_response") this.#requests.reply(said);
   }
 
   #connect({ rendererId, payload }: FromRenderer): void {
-    const { page, session, heartbeat } = this.#settings;
+    const { page, session } = this.#settings;
     const open = (fresh: boolean): void => {
       this.#become("connecting");
       this.#link.open(fresh, () => ({
         renderer: rendererId!,
         url: payload.serverUrl,
-        heartbeat: heartbeat ?? 0,
         inactivity: payload.inactivityTimeout ?? 0,
         page,
         session,
@@ -84,7 +90,9 @@ class Tab {
       this.#receive({ t: "died" });
       open(false);
     });
-    open(true);
+    // While the page is only being prepared no worker starts: it would seem to be late.
+    if (document.prerendering) document.addEventListener("prerenderingchange", () => open(true));
+    else open(true);
     // Socket or not: what is asked meanwhile waits here, where that has a bound.
     this.#tell({ type: "connected" });
   }
@@ -118,7 +126,7 @@ class Tab {
         break;
       case "stop":
         this.#become("stopped", heard.why);
-        requests.stop(heard.why.reason, heard.lost);
+        requests.stop(heard.lost);
         break;
       case "stale":
         this.#become("signed-out", { code: 1000, reason: STALE });
@@ -157,10 +165,10 @@ class Tab {
 async function post({ prefix, page }: Settings, payload: unknown): Promise<Answer> {
   const { csrf_token_name, csrf_header_name } = JSON.parse(document.getElementById("_dash-config")!.textContent!);
   const token = document.cookie.split("; ").find((cookie) => cookie.startsWith(`${csrf_token_name}=`));
-  const headers: Record<string, string> = { Accept: "application/json", "Content-Type": "application/json" };
-  if (token) headers[csrf_header_name] = decodeURIComponent(token.slice(csrf_token_name.length + 1));
+  const headers: Record<string, string> = { "Content-Type": "application/json" };
+  if (token) headers[csrf_header_name] = unescape(token.slice(csrf_token_name.length + 1));
   const url = `${prefix}_dash-update-component?endId=${encodeURIComponent(page)}`;
-  const response = await fetch(url, { method: "POST", credentials: "same-origin", headers, body: JSON.stringify(payload) });
+  const response = await fetch(url, { method: "POST", headers, body: JSON.stringify(payload) });
   if (response.status === 204) return { status: "prevent_update" };
   if (response.ok) return { status: "ok", data: await response.json() };
   const said = await response.json().catch(() => null);

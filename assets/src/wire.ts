@@ -9,25 +9,22 @@ export interface Message {
   readonly requestId?: string;
   // Dash's own to read; what is read of it here is checked where that is done.
   readonly payload?: any;
+  /** Why there is no payload. */
+  readonly error?: string;
 }
 
 /** The first message of every connection. */
 export interface Welcome {
   /** Public id of the session that the connection belongs to; null for nobody. */
   readonly session: string | null;
-  /** Bytes of the largest message that should be sent here. */
+  /** Bytes of the largest request that should be sent here. */
   readonly maxBytes: number;
+  /** Milliseconds between two heartbeats; 0 for none. */
+  readonly heartbeat: number;
 }
 
 /** One text frame for one message. */
 export const encode = (message: Message): string => JSON.stringify(message);
 
-/** The messages of one text frame, in their order; none for what cannot be read. */
-export function decode(text: unknown): Message[] {
-  try {
-    const value = JSON.parse(text as string);
-    return (Array.isArray(value) ? value : [value]).filter((message) => message?.type);
-  } catch {
-    return [];
-  }
-}
+/** The messages of one text frame, in their order. */
+export const decode = (text: string): Message[] => ([] as Message[]).concat(JSON.parse(text));

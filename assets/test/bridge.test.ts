@@ -43,16 +43,16 @@ class Page {
 
   open(): this {
     const { lock, session } = this;
-    const own = { fresh: true, lock, renderer: this.name, url: URL, heartbeat: 30_000, inactivity: INACTIVITY };
+    const own = { fresh: true, lock, renderer: this.name, url: URL, inactivity: INACTIVITY };
     this.say({ t: "open", ...own, page: pageOf(session), session, visible: true, ...this.given });
     return this;
   }
 
   /** Ask for a callback; gives the request's id. */
-  ask(n: number): string {
+  ask(n: number, isEndless = false): string {
     const id = `${this.name}-${n}`;
     const request = { type: "callback_request", rendererId: this.name, requestId: id, payload: { output: "o.p", inputs: [{}] } };
-    this.say({ t: "send", id, text: JSON.stringify(request) });
+    this.say({ t: "send", id, text: JSON.stringify(request), isEndless });
     return id;
   }
 
@@ -168,9 +168,9 @@ describe("a page that comes", () => {
     for (const page of [a!, b!, c]) expect(page.words()).toEqual(["up"]);
   });
 
-  test("sends heartbeats as often as it is told", async () => {
-    server.serve(() => SESSION);
-    new Page("a", SESSION, { heartbeat: 7_000 }).open();
+  test("sends heartbeats as often as the server says", async () => {
+    server.heartbeat = 7_000;
+    await attached("a");
     await clock.advance(70_000);
     expect(server.last.got("heartbeat")).toHaveLength(11);
   });
@@ -296,7 +296,9 @@ describe("a tab that the server does not carry", () => {
     await clock.settle();
     server.last.say(refusal);
     await clock.settle();
-    expect(b!.last("stop")).toMatchObject({ why: { code: 0, reason: "too many tabs" }, lost: [id] });
+    expect(b!.last("stop")).toEqual({ t: "stop", why: { code: 0, reason: "too many tabs" }, lost: [] });
+    expect(b!.words()).toEqual(["up", "stop", "unsent"]); // it was never run
+    expect(b!.last("unsent").id).toBe(id);
     expect(a!.words()).toEqual(["up"]);
     const later = b!.ask(2);
     a!.ask(1);
@@ -325,7 +327,7 @@ describe("messages", () => {
   test("of a page reach the server as they were given", async () => {
     const [a] = await attached("a");
     const text = '{"type":"get_props_response","rendererId":"a","requestId":"q","payload":{"x":"é"}}';
-    a!.say({ t: "send", id: "", text });
+    a!.say({ t: "send", id: "", text, isEndless: false });
     await clock.settle();
     expect(server.last.frames).toContain(text);
     expect(a!.words()).toEqual(["up"]);
@@ -435,7 +437,7 @@ describe("requests", () => {
 
   test("and what is no request is dropped then", async () => {
     const page = new Page("a").open();
-    page.say({ t: "send", id: "", text: '{"type":"get_props_response"}' });
+    page.say({ t: "send", id: "", text: '{"type":"get_props_response"}', isEndless: false });
     await clock.settle();
     server.last.welcome();
     await clock.settle();
@@ -490,12 +492,33 @@ describe("when the session is over", () => {
     expect(server.live).toEqual([]);
   });
 
-  test("tabs are told that waited for the socket", async () => {
+  test("a page that has just been loaded asks once more: it was made for a session", async () => {
+    server.serve(() => SESSION);
+    const { greet } = server;
+    server.greet = (connection) => {
+      server.greet = greet;
+      connection.accept().close(4501, "not logged in");
+    };
     const page = new Page("a").open();
     await clock.settle();
-    server.last.accept().close(4501, "not logged in");
-    await clock.settle();
+    expect(page.words()).toEqual(["up"]);
+    expect(server.connections).toHaveLength(2);
+    server.last.close(4501, "logged out");
+    await clock.advance(60_000);
+    expect(page.words()).toEqual(["up", "over"]);
+    expect(server.connections).toHaveLength(2);
+  });
+
+  test("and no more than once", async () => {
+    const page = new Page("a").open();
+    for (let n = 0; n < 2; n++) {
+      await clock.settle();
+      server.last.accept().close(4501, "not logged in");
+    }
+    await clock.advance(60_000);
     expect(page.words()).toEqual(["over"]);
+    expect(page.last("over").why).toEqual({ code: 4501, reason: "not logged in" });
+    expect(server.connections).toHaveLength(2);
   });
 
   test("a page that comes then opens a socket again", async () => {
@@ -756,6 +779,25 @@ describe("where there are no locks", () => {
     expect(a!.last("down").lost).toEqual([id]);
   });
 
+  test("a page that took the bridge for dead, and comes a second time, is one tab: its first self is detached", async () => {
+    const [a] = await attached("a", "b");
+    a!.ask(1, true);
+    await clock.settle();
+    const again = new Page("a", SESSION, { fresh: false }).open();
+    await clock.settle();
+    expect(server.last.messages.filter(({ rendererId }) => rendererId === "a").map(({ type }) => type)).toEqual([
+      "attach",
+      "callback_request",
+      "detach",
+      "attach",
+    ]);
+    server.last.say(update(1));
+    await clock.settle();
+    expect(again.messages).toHaveLength(1);
+    expect(a!.messages).toEqual([]);
+    expect(again.words()).toEqual(["up"]);
+  });
+
   test("a tab that was suspended, and belongs to nobody any more, is stale when it is heard", async () => {
     let cookie = "alice";
     server.serve(() => cookie);
@@ -807,12 +849,24 @@ describe("when nobody is looking", () => {
     expect(server.connections).toHaveLength(1);
   });
 
-  test("requests that have no answer are named, as when it was lost", async () => {
+  test("what never has an answer is named, as when it was lost", async () => {
     const [a] = await hidden("a");
-    const id = a!.ask(1);
+    const id = a!.ask(1, true);
     await clock.settle();
     await clock.advance(INACTIVITY);
     expect(a!.last("down").lost).toEqual([id]);
+  });
+
+  test("a callback that still runs keeps it, however long", async () => {
+    const [a] = await hidden("a");
+    const id = a!.ask(1);
+    await clock.advance(5 * INACTIVITY);
+    expect(server.live).toHaveLength(1);
+    server.last.say({ type: "callback_response", rendererId: "a", requestId: id, payload: { status: "ok" } });
+    await clock.settle();
+    expect(a!.messages).toHaveLength(1);
+    await clock.advance(INACTIVITY);
+    expect(server.live).toEqual([]);
   });
 
   test("it is back when a tab is shown", async () => {
@@ -867,7 +921,8 @@ describe("when nobody is looking", () => {
   });
 
   test.each([
-    ["what tabs ask", (page: Page) => void page.ask(1)],
+    ["what tabs ask", (page: Page) => void page.ask(1, true)],
+    ["what tabs hide", (page: Page) => page.look(false)],
     ["what the server answers", () => void server.last.say({ type: "callback_response", rendererId: "a", requestId: "x", payload: {} })],
     ["what the server pushes", () => void server.last.say(update(1))],
   ])("%s keeps it", async (_, act) => {

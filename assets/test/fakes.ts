@@ -73,10 +73,8 @@ export class FakeClock {
     const { setTimeout, setInterval } = globalThis;
     this.timer = setTimeout;
     type Start = (task: (...args: unknown[]) => void, ms?: number, ...args: unknown[]) => unknown;
-    const owned =
-      (start: Start): Start =>
-      (task, ms, ...args) =>
-        start(Realm.current.bind(task), ms, ...args);
+    // With the properties of the function that was there: vitest finds its way back by them.
+    const owned = (start: Start): Start => Object.assign(((task, ms, ...args) => start(Realm.current.bind(task), ms, ...args)) as Start, start);
     globalThis.setTimeout = owned(setTimeout as unknown as Start) as typeof setTimeout;
     globalThis.setInterval = owned(setInterval as unknown as Start) as typeof setInterval;
   }
@@ -171,6 +169,7 @@ export class Dice {
 /** What a test's server says welcome with, unless told otherwise. */
 export const SESSION = "5e55";
 export const MAX_BYTES = 1_000_000;
+export const HEARTBEAT = 30_000;
 
 /** The server's end of one websocket. */
 export class Connection {
@@ -209,8 +208,8 @@ export class Connection {
   }
 
   /** Accept it, and say whose it is. */
-  welcome(session: string | null = SESSION, maxBytes = MAX_BYTES): this {
-    return this.accept().say({ type: "welcome", payload: { connection: "c0ffee", session, maxBytes } });
+  welcome(session: string | null = SESSION, heartbeat = HEARTBEAT): this {
+    return this.accept().say({ type: "welcome", payload: { connection: "c0ffee", session, maxBytes: MAX_BYTES, heartbeat } });
   }
 
   /** Say messages, in one frame. */
@@ -323,6 +322,8 @@ export class FakeServer {
   mostLive = 0;
   /** As where a Content-Security-Policy forbids it: the constructor throws. */
   isForbidden = false;
+  /** Milliseconds between the heartbeats that it asks for, when it serves. */
+  heartbeat = HEARTBEAT;
   /** What is done with each new connection, and with each message: nothing, so that the test does it. */
   greet: (connection: Connection) => void = () => {};
   answer: (message: Message, connection: Connection) => void = () => {};
@@ -359,7 +360,7 @@ export class FakeServer {
     const sessions = new Map<Connection, string | null>();
     this.greet = (connection) => {
       sessions.set(connection, cookie());
-      connection.welcome(cookie());
+      connection.welcome(cookie(), this.heartbeat);
     };
     this.answer = (message, connection) => {
       const { type, rendererId, requestId } = message;

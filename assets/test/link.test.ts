@@ -25,7 +25,6 @@ class Page {
       this.link.open(fresh, () => ({
         renderer: this.name,
         url: "wss://dash.example/app/_dash-ws-callback",
-        heartbeat: 30_000,
         inactivity: 300_000,
         page: pageOf(SESSION),
         session: SESSION,
@@ -89,7 +88,7 @@ describe("a page", () => {
 
   test("posts to it in order", async () => {
     const [page] = await opened("a");
-    for (const n of [1, 2, 3]) page!.link.post({ t: "send", id: "", text: `{"type":"x","n":${n}}` });
+    for (const n of [1, 2, 3]) page!.link.post({ t: "send", id: "", text: `{"type":"x","n":${n}}`, isEndless: false });
     await clock.settle();
     expect(server.last.got("x").map((message) => (message as unknown as { n: number }).n)).toEqual([1, 2, 3]);
   });
@@ -125,7 +124,7 @@ describe("a page", () => {
     await clock.advance(60_000);
     expect(a!.updates).toBe(0);
     expect(a!.words()).toEqual(["up"]);
-    a!.link.post({ t: "send", id: "x", text: '{"type":"x"}' });
+    a!.link.post({ t: "send", id: "x", text: '{"type":"x"}', isEndless: false });
     await clock.settle();
     expect(server.last.got("x")).toEqual([]);
   });
@@ -188,7 +187,7 @@ describe("where the worker does not start, the bridge runs in the page", () => {
       },
       (heard) => page.heard.push(heard),
     );
-    page.realm.run(() => link.open(true, () => ({ renderer: "a", url: "wss://x/", heartbeat: 0, inactivity: 0, page: pageOf(SESSION), session: SESSION, visible: true })));
+    page.realm.run(() => link.open(true, () => ({ renderer: "a", url: "wss://x/", inactivity: 0, page: pageOf(SESSION), session: SESSION, visible: true })));
     await clock.settle();
     expect(page.words()).toEqual(["up"]);
   });
@@ -240,7 +239,7 @@ describe("there are never two bridges", () => {
       () => (worker = new SharedWorker("/bridge.js", "x")),
       (word) => heard.push(word),
     );
-    link.open(true, () => ({ renderer: "a", url: "wss://x/", heartbeat: 0, inactivity: 0, page: pageOf(SESSION), session: SESSION, visible: true }));
+    link.open(true, () => ({ renderer: "a", url: "wss://x/", inactivity: 0, page: pageOf(SESSION), session: SESSION, visible: true }));
     await clock.settle();
     (worker as unknown as { onerror: (event: Event) => void }).onerror(new Event("error"));
     await clock.advance(2 * HELLO);
@@ -260,7 +259,7 @@ describe("there are never two bridges", () => {
       () => Object.assign(new EventTarget(), { port, onerror: null }) as unknown as SharedWorker,
       (word) => heard.push(word),
     );
-    link.open(true, () => ({ renderer: "a", url: "wss://x/", heartbeat: 0, inactivity: 0, page: pageOf(SESSION), session: SESSION, visible: true }));
+    link.open(true, () => ({ renderer: "a", url: "wss://x/", inactivity: 0, page: pageOf(SESSION), session: SESSION, visible: true }));
     await clock.advance(HELLO);
     inside!.postMessage({ t: "hello", lock: null });
     inside!.postMessage({ t: "up", max: 1 });
@@ -339,7 +338,7 @@ describe("when the worker dies", () => {
       workers.kill();
       await clock.advance(10);
     }
-    page!.link.post({ t: "send", id: "x", text: "{}" });
+    page!.link.post({ t: "send", id: "x", text: "{}", isEndless: false });
     await clock.advance(AGAIN);
     expect(page!.words().at(-1)).toBe("up");
     expect(server.last.got("x")).toEqual([]);

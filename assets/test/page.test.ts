@@ -2,7 +2,7 @@ import { MARK } from "../src/fetch";
 import { beforeEach, describe, expect, test, vi } from "vitest";
 import { keepListenersApart } from "./listeners";
 
-const SETTINGS = { prefix: "/app/", login: "/login", page: "to+ken/=", session: "abc" };
+const SETTINGS = { prefix: "/app/", login: "/login", page: "to+ken/=", session: "abc", bridge: false, status: true };
 const ASKED = ["https://dash.example/app/_dash-quart-ws/session?endId=to%2Bken%2F%3D", { cache: "no-store" }];
 
 const native = vi.fn<typeof fetch>();
@@ -27,7 +27,7 @@ async function open(settings: unknown = SETTINGS, statuses: Record<string, numbe
   const { ways } = await import("../src/leave");
   replace = vi.spyOn(ways, "replace").mockReturnValue() as typeof replace;
   reload = vi.spyOn(ways, "reload").mockReturnValue() as typeof reload;
-  await import("../src/page");
+  (await import("../src/page")).page();
 }
 
 function comeBack(persisted: boolean): void {
@@ -142,6 +142,77 @@ describe("a page whose socket has ended", () => {
     port.dispatchEvent(new MessageEvent("message", { data: { type: "disconnected" } }));
     await vi.waitFor(() => expect(replace).toHaveBeenCalledTimes(1));
     expect(native.mock.calls).toEqual([ASKED]);
+  });
+});
+
+/** The browser's: whoever makes one is noted. */
+function browserWorkers(): Array<{ url: string; options: unknown; port: EventTarget }> {
+  const made: Array<{ url: string; options: unknown; port: EventTarget }> = [];
+  vi.stubGlobal("SharedWorker", function SharedWorker(url: string, options: unknown) {
+    const port = Object.assign(new EventTarget(), { postMessage: vi.fn(), start: vi.fn(), close: vi.fn() });
+    const worker = Object.assign(new EventTarget(), { url, options, port });
+    made.push(worker);
+    return worker;
+  });
+  return made;
+}
+
+const dashWorker = (): SharedWorker => new SharedWorker("/dash.js", { name: "dash-ws-worker" });
+
+describe("the worker of Dash's renderer", () => {
+  test("is Dash's own without the bridge", async () => {
+    const made = browserWorkers();
+    await open({ ...SETTINGS, bridge: false });
+    expect(dashWorker()).toBe(made[0]);
+    expect(made).toMatchObject([{ url: "/dash.js", options: { name: "dash-ws-worker" } }]);
+  });
+
+  test("is no worker with the bridge; the bridge's own starts when the renderer connects, from the page's script", async () => {
+    const made = browserWorkers();
+    Object.defineProperty(document, "currentScript", { configurable: true, get: () => ({ src: "https://dash.example/app/bridge.js" }) });
+    await open({ ...SETTINGS, bridge: true });
+    const { port } = dashWorker();
+    expect(made).toEqual([]);
+    port.postMessage({ type: "connect", rendererId: "tab", payload: { serverUrl: "wss://dash.example/x" } });
+    expect(made).toMatchObject([{ url: "https://dash.example/app/bridge.js" }]);
+    expect(made[0]!.options).not.toMatchObject({ name: "dash-ws-worker" });
+    delete (document as { currentScript?: unknown }).currentScript;
+  });
+
+  test("is there with the bridge also where the browser has none", async () => {
+    vi.stubGlobal("SharedWorker", undefined);
+    await open({ ...SETTINGS, bridge: true });
+    expect(dashWorker().port).toBeDefined();
+  });
+
+  test("is not there without the bridge where the browser has none", async () => {
+    vi.stubGlobal("SharedWorker", undefined);
+    await open({ ...SETTINGS, bridge: false });
+    expect(window.SharedWorker).toBeUndefined();
+  });
+
+  test.each([true, false])("only: the app's own are made as they are asked for (with the bridge: %s)", async (bridge) => {
+    const made = browserWorkers();
+    await open({ ...SETTINGS, bridge });
+    expect(new SharedWorker("/theirs.js", "theirs")).toBe(made[0]);
+    expect(made).toMatchObject([{ url: "/theirs.js", options: "theirs" }]);
+  });
+});
+
+describe("with the bridge as without", () => {
+  test.each([true, false])("401 takes the page to the login (%s)", async (bridge) => {
+    await open({ ...SETTINGS, bridge }, { "_dash-layout": 401 });
+    await fetch("/app/_dash-layout");
+    await settled();
+    expect(replace).toHaveBeenCalledTimes(1);
+  });
+
+  test.each([true, false])("a page that comes back asks whose it is (%s)", async (bridge) => {
+    await open({ ...SETTINGS, bridge }, { session: 409 });
+    comeBack(true);
+    await settled();
+    expect(native.mock.calls).toEqual([ASKED]);
+    expect(reload).toHaveBeenCalledTimes(1);
   });
 });
 

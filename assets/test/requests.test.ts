@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { AGE, type Answer, FALLBACK, LOOK, Requests, WAITING, WAITING_BYTES } from "../src/requests";
+import { AGE, type Answer, BYTES, FALLBACK, LOOK, Requests, WAITING } from "../src/requests";
 import type { Message } from "../src/wire";
 import { Dice, FakeClock } from "./fakes";
 
@@ -29,9 +29,12 @@ class Ways {
   roused = 0;
   onSend: (id: string) => void = () => {};
 
-  send(id: string, text: string): void {
+  readonly endless: boolean[] = [];
+
+  send(text: string, id: string, isEndless: boolean): void {
     this.sent.push(id);
     this.texts.push(text);
+    this.endless.push(isEndless);
     this.onSend(id);
   }
 
@@ -133,11 +136,33 @@ describe("while there is a socket", () => {
     expect(ways.posts).toHaveLength(2);
   });
 
-  test("an endless one goes over the socket, however large", () => {
+  test("an endless one goes over the socket, also when it is larger than others may be", () => {
     requests.up(10);
     requests.ask(endless("1"));
     expect(ways.sent).toEqual(["1"]);
     expect(ways.posts).toEqual([]);
+  });
+
+  test("an endless one that is too large for any socket is an error, and waits for nothing", () => {
+    const large = { ...endless("1"), payload: { output: "", outputs: null, inputs: [], state: "x".repeat(BYTES) } };
+    requests.ask(large);
+    expect(ways.answers("1")).toEqual([{ status: "error", message: expect.stringMatching(/too large/i) }]);
+    expect(ways).toMatchObject({ sent: [], posts: [] });
+  });
+
+  test("the bridge is told which ones are endless", () => {
+    requests.ask(request("1"));
+    requests.ask(endless("2"));
+    expect(ways.endless).toEqual([false, true]);
+  });
+
+  test("an answer to a question of the server's goes out as it is; one that is too large says so instead", () => {
+    const reply: Message = { type: "get_props_response", rendererId: "tab", requestId: "q", payload: { value: "typed" } };
+    requests.reply(reply);
+    requests.reply({ ...reply, payload: { value: "x".repeat(BYTES) } });
+    expect(ways.sent).toEqual(["", ""]);
+    expect(JSON.parse(ways.texts[0]!)).toEqual(reply);
+    expect(JSON.parse(ways.texts[1]!)).toEqual({ ...reply, payload: {}, error: expect.stringMatching(/too large/i) });
   });
 
   test("one that a slow network does not take goes over HTTP, once", async () => {
@@ -267,7 +292,7 @@ describe("while there is no socket", () => {
   });
 
   test("so many bytes wait at most; the next is answered with an error", () => {
-    const half = "x".repeat(WAITING_BYTES / 2 - 1_000);
+    const half = "x".repeat(BYTES / 2 - 1_000);
     requests.ask(request("1", half));
     requests.ask(request("2", half));
     expect(ways.told).toEqual([]);
@@ -278,7 +303,7 @@ describe("while there is no socket", () => {
   });
 
   test("one that is larger than all that may wait goes over HTTP at once", () => {
-    requests.ask(request("1", "x".repeat(WAITING_BYTES)));
+    requests.ask(request("1", "x".repeat(BYTES)));
     expect(ways.posts).toHaveLength(1);
     expect(ways.told).toEqual([]);
   });
@@ -412,7 +437,7 @@ describe("when the socket does not come", () => {
 describe("when there will be no socket", () => {
   test("all that waits, and all that follows, goes over HTTP at once", () => {
     requests.ask(request("1"));
-    requests.stop("abuse", []);
+    requests.stop([]);
     requests.ask(request("2"));
     expect(ways.posts.map(({ payload }) => payload)).toEqual([request("1").payload, request("2").payload]);
     expect(ways.sent).toEqual([]);
@@ -422,28 +447,28 @@ describe("when there will be no socket", () => {
     requests.up(MAX);
     requests.ask(request("1"));
     requests.ask(request("2"));
-    requests.stop("abuse", ["1"]);
+    requests.stop(["1"]);
     requests.unsent("2");
     expect(ways.answers("1")).toEqual([lost]);
     expect(ways.answers("2")).toEqual([]);
     expect(ways.posts).toHaveLength(1);
   });
 
-  test("endless ones are answered with an error that says why", () => {
+  test("endless ones wait all the same, whether they had been started or not: another page may bring one", async () => {
     requests.up(MAX);
     requests.ask(endless("1"));
-    requests.down(["1"]);
+    requests.stop(["1"]);
     requests.ask(endless("2"));
-    requests.stop("too many tabs", []);
-    requests.ask(endless("3"));
-    for (const id of ["1", "2", "3"]) {
-      expect(ways.answers(id)).toEqual([{ status: "error", message: expect.stringContaining("too many tabs") }]);
-    }
-    expect(ways.posts).toEqual([]);
+    requests.ask(request("3"));
+    await clock.advance(10 * AGE);
+    expect(ways.told).toEqual([]);
+    expect(ways.posts).toHaveLength(1);
+    requests.up(MAX);
+    expect([...ways.sent].sort()).toEqual(["1", "1", "2"]);
   });
 
   test("a post that gets no answer is an error, and the next goes over HTTP all the same", async () => {
-    requests.stop("abuse", []);
+    requests.stop([]);
     requests.ask(request("1"));
     ways.posts[0]!.reject(new TypeError("Failed to fetch"));
     await clock.settle();
@@ -453,7 +478,7 @@ describe("when there will be no socket", () => {
   });
 
   test("and there is one after all, everything goes that way again", () => {
-    requests.stop("abuse", []);
+    requests.stop([]);
     requests.up(MAX);
     requests.ask(request("1"));
     requests.ask(endless("2"));
@@ -566,7 +591,7 @@ class World {
     private readonly seed: number,
   ) {
     this.requests = new Requests({
-      send: (id) => void this.toBridge.push(id),
+      send: (_, id) => void this.toBridge.push(id),
       rouse: () => {},
       probe: () => {
         this.probes.push(new Asked());
@@ -655,7 +680,7 @@ class World {
 
   stop(): void {
     const lost = this.lose();
-    this.toPage.push(() => this.requests.stop("enough", lost));
+    this.toPage.push(() => this.requests.stop(lost));
   }
 
   die(): void {
@@ -746,7 +771,7 @@ describe("whatever happens, each request is answered once, and run once at most"
       world.ask(true);
     }
     await world.rest(seed % 3 === 0);
-    const open = [...world.pending].filter((id) => seed % 3 === 0 || world.isEnded || !world.endless.has(id));
+    const open = [...world.pending].filter((id) => world.isEnded || !world.endless.has(id));
     expect(open, `seed ${seed}: ${world.course.join(", ")}`).toEqual([]);
   });
 });

@@ -31,8 +31,7 @@ def write(page: str, *, settings: Mapping[str, Any], config: Callable[[dict[str,
         page: the page as Dash made it, with all that the app's index string and hooks have done to it.
         settings: what the page script is told: `prefix` (Dash's `requests_pathname_prefix`), `login` (the login page's
             URL path, or None), `page` (the page token), `session` (the public session id, or None), `bridge` (whether
-            it stands in for Dash's worker), `status` (whether it shows that there is no connection) and `heartbeat`
-            (milliseconds, or None).
+            it stands in for Dash's worker) and `status` (whether it shows that there is no connection).
         config: given what Dash tells its renderer, gives what the renderer is to be told.
 
     Raises:

@@ -90,6 +90,7 @@ class WebsocketCallback(DashWebsocketCallback):
             timeout: seconds to wait for the browser.
 
         Raises:
+            PropertyUnavailable: the value has more than 4 MiB: take it as a `State`, which goes over HTTP where it has to.
             WebsocketDisconnected: the tab has gone, or the connection ended, first.
             TimeoutError: the browser did not answer in time.
         """

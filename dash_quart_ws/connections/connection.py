@@ -22,7 +22,7 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..exceptions import NotConnected
+from ..exceptions import NotConnected, PropertyUnavailable
 from ..wire import codec, messages
 from ..wire.close import CloseCode
 from ..wire.protocol import CheckPage, Drop, Resolve, Run, Send, State
@@ -157,10 +157,10 @@ class Connection:
 
     # ------------------------------------------------------------------------------------------- the way down
 
-    def welcome(self) -> None:
-        """Say the first word, to a client that expects it."""
+    def welcome(self, heartbeat: float) -> None:
+        """Say the first word, to a client that expects it. `heartbeat`: milliseconds between two of its own; 0 for none."""
         if self.bridge:
-            self.send(messages.Welcome(self.id, self._session_id, self._config.message_bytes))
+            self.send(messages.Welcome(self.id, self._session_id, self._config.message_bytes, heartbeat))
 
     @property
     def _session_id(self) -> str | None:
@@ -225,10 +225,13 @@ class Connection:
                 self._tasks[task] = request
                 task.add_done_callback(self._task_done)
                 renderer.keep(task)
-            case Resolve(request_id, props):
+            case Resolve(request_id, props, error):
                 question = self._questions.get(request_id)
                 if question is not None and not question.done():
-                    question.set_result(props)
+                    if error is None:
+                        question.set_result(props)
+                    else:
+                        question.set_exception(PropertyUnavailable(f"the browser says {error[:64]!r}"))
             case Send(message, complaint):
                 if complaint is not None:
                     self.complain(complaint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
@@ -38,6 +39,12 @@ NO_RENDERER = f"rendererId must be a string of 1 to {ID_CHARACTERS} characters"
 """What is wrong with a tab without a name of its own: nothing could be addressed to it."""
 
 
+_HEAD = re.compile(
+    r'\{"type":"callback_request","rendererId":"(?P<renderer>[^"\\]{1,256})","requestId":"(?P<request>[^"\\]{1,256})",'
+)
+"""How a callback request of Dash's renderer begins: whoever waits for the answer to one that cannot be read is told so."""
+
+
 class Decoded(NamedTuple):
     """One message with the JSON object it came from, as Dash's `websocket_message` hooks get it."""
 
@@ -52,7 +59,10 @@ def decode(text: str) -> list[Decoded]:
     except ValueError:
         return [Decoded(Invalid("not JSON"), None)]
     except RecursionError:
-        return [Decoded(Invalid("nested too deeply"), None)]
+        head = _HEAD.match(text)
+        if head is None:
+            return [Decoded(Invalid("nested too deeply"), None)]
+        return [Decoded(Invalid("nested too deeply", head["request"], head["renderer"], is_request=True), None)]
     if isinstance(value, list):
         return [_decode_item(item) for item in value] or [Decoded(Invalid("an empty array"), None)]
     return [_decode_item(value)]
@@ -139,7 +149,8 @@ def _get_props_response(item: dict[str, Any]) -> Inbound:
         return Invalid(f"rendererId must be a string of at most {ID_CHARACTERS} characters", request_id)
     if not isinstance(props, dict):
         return Invalid(f"payload must be an object, not {_kind(props)}", request_id, renderer_id)
-    return GetPropsResponse(request_id, renderer_id, props)
+    error = item.get("error")
+    return GetPropsResponse(request_id, renderer_id, props, error[:ID_CHARACTERS] if isinstance(error, str) else None)
 
 
 def _attach(item: dict[str, Any]) -> Inbound:
@@ -199,9 +210,9 @@ def encode(message: Outbound) -> str:
                 f'{{"type":"get_props_request","rendererId":{quote(renderer_id)},"requestId":{quote(request_id)},'
                 f'"payload":{{"componentId":{quote(component_id)},"properties":[{names}]}}}}'
             )
-        case Welcome(connection, session, max_bytes):
+        case Welcome(connection, session, max_bytes, heartbeat):
             ids = f'"connection":{quote(connection)},"session":{_quote_or_null(session)}'
-            return f'{{"type":"welcome","payload":{{{ids},"maxBytes":{max_bytes}}}}}'
+            return f'{{"type":"welcome","payload":{{{ids},"maxBytes":{max_bytes},"heartbeat":{heartbeat}}}}}'
         case Attached(renderer_id, session):
             return (
                 f'{{"type":"session","rendererId":{quote(renderer_id)},'

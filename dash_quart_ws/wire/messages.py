@@ -32,11 +32,12 @@ class CallbackRequest:
 
 @dataclass(frozen=True, slots=True)
 class GetPropsResponse:
-    """A tab's answer to a `GetPropsRequest`: property name -> value."""
+    """A tab's answer to a `GetPropsRequest`: property name -> value; or why there is none."""
 
     request_id: str
     renderer_id: str
     props: dict[str, Any]
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +130,14 @@ class GetPropsRequest:
 class Welcome:
     """The first message: the connection's public id, its session's (None for nobody), and what the client should keep to.
 
-    `max_bytes` is the largest message that it should send here.
+    `max_bytes` is the largest request that it should send here, `heartbeat` the milliseconds between two heartbeats; 0 for
+    none.
     """
 
     connection: str
     session: str | None
     max_bytes: int
+    heartbeat: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,10 +55,11 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Resolve:
-    """Hand these properties to whoever asked for them under `request_id`."""
+    """Hand these properties to whoever asked for them under `request_id`; or say why there are none."""
 
     request_id: str
     props: dict[str, Any]
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,7 @@ class Protocol:
                     reason = "Bad message: nothing was asked of this tab under that requestId"
                     return Send(Error(reason, request_id, renderer_id))
                 del self._asked[request_id]
-                return Resolve(request_id, props)
+                return Resolve(request_id, props, message.error)
             case Attach() | Detach() if not self._bridge:
                 return self._refuse("tabs are attached with our subprotocol only", None, message.renderer_id)
             case Attach(renderer_id, page):

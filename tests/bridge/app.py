@@ -31,7 +31,6 @@ streams: list[dict[str, Any]] = []
 """Each run of a persistent callback: of which tab, for whom, and how it ended."""
 waiting: dict[str, asyncio.Event] = {}
 """The slow callbacks that wait for `/release`."""
-disconnects: list[dict[str, Any]] = []
 
 
 def note(what: str, clicks: Any) -> None:
@@ -45,13 +44,13 @@ def layout() -> html.Div:
             html.Div(secrets.token_hex(4), id="tab"),
             *(html.Button(id, id=id) for id in BUTTONS),
             *(html.Div(id=id) for id in ("clock", "news", "who", "worked", "order", "ordered", "asked", "uploaded")),
-            *(html.Div(id=id) for id in ("streamed", "opened", "kept", "public-clock")),
+            *(html.Div(id=id) for id in ("opened", "kept", "public-clock")),
             *([] if CSP else plain),
         ]
     )
 
 
-BUTTONS = ("go", "work", "burst", "ask", "stream", "open", "keep", "blob")
+BUTTONS = ("go", "work", "burst", "ask", "open", "keep")
 
 
 def build(prefix: str) -> Dash:
@@ -64,7 +63,7 @@ def build(prefix: str) -> Dash:
     app = Dash(
         f"{__name__}{prefix}",
         backend=QuartBackend(server=server, **options),
-        websocket_callbacks=OPTIONS.get("WEBSOCKET_CALLBACKS") != "0",
+        websocket_callbacks=True,
         websocket_heartbeat_interval=int(OPTIONS.get("HEARTBEAT", "30000")),
         websocket_inactivity_timeout=int(OPTIONS.get("INACTIVITY", "300000")),
         routes_pathname_prefix=prefix,
@@ -75,14 +74,8 @@ def build(prefix: str) -> Dash:
     app.layout = layout
     add_callbacks(app, prefix)
     add_streams(app)
-    backend = QuartBackend.of(app)
     if OPTIONS.get("PUBLIC"):
         add_public_routes(app, [prefix])
-
-    @backend.on_disconnect
-    async def disconnected(connection: Any, reason: str) -> None:
-        disconnects.append({"id": connection.id, "user": connection.user, "reason": reason})
-
     return app
 
 
@@ -163,7 +156,7 @@ def add_streams(app: Dash) -> None:
 
     if OPTIONS.get("PUBLIC") == "stream":
 
-        @public_callback(websocket=True, persistent=True, app=app)
+        @public_callback(persistent=True, app=app)
         async def public_clock() -> None:
             await tell_the_time("public-clock")
 
@@ -292,7 +285,7 @@ async def close(user: str, reconnect: int) -> dict[str, Any]:
 async def state() -> dict[str, Any]:
     found = [one for each in apps.values() for one in QuartBackend.of(each).connections()]
     connections = [{"id": one.id, "user": one.user, "renderers": list(one.renderers)} for one in found]
-    return {"ran": ran, "streams": streams, "connections": connections, "disconnects": disconnects, "pid": os.getpid()}
+    return {"ran": ran, "streams": streams, "connections": connections}
 
 
 @server.get("/me")

@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from selenium import webdriver
-from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.by import By
 from websockets.sync.client import connect
 
 from ..attacks import browser as base
 from ..e2e.browser import FLAGS
-from ..server import Server, command_for, free_port, wait_for
+from ..server import Server, command_for, free_port
 from .proxy import Proxy
 
 if TYPE_CHECKING:
@@ -67,8 +66,8 @@ NOTES = """
 class Site:
     """A hypercorn that can be stopped and started again on its port, behind a network that can fail.
 
-    Options, all of them strings: `HEARTBEAT` and `INACTIVITY` (milliseconds), `LOGIN_REQUIRED`, `BRIDGE`, `STATUS` and
-    `WEBSOCKET_CALLBACKS` ("0", "1"), `PUBLIC` ("yes", or "stream": the page is for nobody, too), `CSP` (a policy's name),
+    Options, all of them strings: `HEARTBEAT` and `INACTIVITY` (milliseconds), `LOGIN_REQUIRED`, `BRIDGE` and `STATUS`
+    ("0", "1"), `PUBLIC` ("yes", or "stream": the page is for nobody, too), `CSP` (a policy's name),
     `PREFIXES` (of several apps on the same server), `RENDERERS` (how many tabs a connection carries), `STILL` (nothing
     streams by itself).
     """
@@ -156,14 +155,13 @@ class Browser(base.Browser):
         self.witness()
 
     def forget(self) -> None:
-        self.driver.switch_to.new_window("tab")
-        kept = self.driver.current_window_handle
-        for handle in self.driver.window_handles:
-            if handle != kept:
-                self.driver.switch_to.window(handle)
-                with contextlib.suppress(WebDriverException):  # it has crashed
-                    self.driver.close()
-        self.driver.switch_to.window(kept)
+        """One tab, no cookie; what other tabs there are goes, whatever has become of it."""
+        with self.devtools() as command:
+            kept = command("Target.createTarget", url="about:blank")["targetId"]
+            for one in command("Target.getTargets")["targetInfos"]:
+                if one["type"] == "page" and one["targetId"] != kept:
+                    command("Target.closeTarget", targetId=one["targetId"])
+        self.go_to(kept)
         self.cdp("Network.clearBrowserCookies")
 
     def witness(self, *scripts: str) -> None:
@@ -372,4 +370,4 @@ def stays(condition: Callable[[], Any], seconds: float) -> bool:
     return True
 
 
-__all__ = ["HOST", "PATIENCE", "Browser", "Site", "digest_of", "stays", "wait_for"]
+__all__ = ["HOST", "PATIENCE", "Browser", "Site", "digest_of", "stays"]

@@ -1,4 +1,4 @@
-"""Sites by their options, one browser for each module, and users whom nobody else has been."""
+"""Sites by their options, one browser, and users whom nobody else has been."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.browser)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Site]]:
-    """A site for each set of options that is asked for, started once for the module."""
+    """A site for each set of options that is asked for, started once."""
     running: dict[tuple[tuple[str, str], ...], Site] = {}
 
     def site(**options: str) -> Site:
@@ -37,7 +37,7 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Si
         one.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     running = Browser(tmp_path_factory.mktemp("profile"))
     yield running

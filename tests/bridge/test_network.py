@@ -240,7 +240,7 @@ def test_an_upload_of_thirty_megabytes_goes_over_http_by_itself(
 
 def test_a_small_upload_goes_over_the_socket(site: Site, live: Browser, alice: str, tmp_path: Path) -> None:
     file = tmp_path / "small.bin"
-    file.write_bytes(b"\0" * 300_000)
+    file.write_bytes(b"\0" * 100_000)
     live.driver.find_element("css selector", "#upload input[type=file]").send_keys(str(file))
     live.wait_for(lambda: live.text("uploaded").endswith("characters"), "the upload to be answered")
     ((_, _, over),) = site.ran("upload", alice)

@@ -140,6 +140,6 @@ def test_the_script_is_small() -> None:
 
 def test_the_script_needs_no_permission_to_evaluate_text() -> None:
     """Under a Content-Security-Policy without 'unsafe-eval' and with Trusted Types."""
-    text = BRIDGE.body.decode("ascii")
+    text = BRIDGE.body.decode("utf-8")
     for word in ("eval(", "Function(", "innerHTML", "insertAdjacentHTML", "document.write", 'setAttribute("style'):
         assert word not in text

@@ -24,7 +24,6 @@ SETTINGS = {
     "session": "abc",
     "bridge": True,
     "status": True,
-    "heartbeat": 30000,
 }
 SOURCE = f"/_dash-quart-ws/{bundles.bridge().file_name}"
 
@@ -243,18 +242,17 @@ def test_the_prefix_stays_within_its_attribute(prefix: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "heartbeat", "expected"),
+    ("options", "expected"),
     [
-        ({}, None, {"bridge": True, "status": True, "heartbeat": 30000}),
-        ({"bridge": False}, 1500, {"bridge": False, "status": True, "heartbeat": 1500}),
-        ({"connection_status": False}, 0, {"bridge": True, "status": False, "heartbeat": None}),
+        ({}, {"bridge": True, "status": True}),
+        ({"bridge": False}, {"bridge": False, "status": True}),
+        ({"connection_status": False}, {"bridge": True, "status": False}),
     ],
 )
 async def test_a_page_tells_its_script_what_the_app_was_given(
-    options: dict[str, Any], heartbeat: int | None, expected: dict[str, Any]
+    options: dict[str, Any], expected: dict[str, Any]
 ) -> None:
-    dash = {} if heartbeat is None else {"websocket_heartbeat_interval": heartbeat}
-    async with Site(dash=dash, **options) as site:
+    async with Site(**options) as site:
         cookie = await site.login("alice")
         told = Reader(str((await site.get("/", cookie)).body)).settings
         assert told["session"] == await site.session_id(cookie)

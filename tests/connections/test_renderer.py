@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import websockets
 
+from dash_quart_ws import Config
 from tests.server import (
     BRIDGE,
     attach,
@@ -57,7 +58,7 @@ async def answers(socket: Any, renderer_id: str = "tab", request_id: str = "agai
 # ----------------------------------------------------------------------------------------- a tab says who it is
 
 
-async def test_the_first_message_is_a_welcome_with_the_session_and_the_largest_message(tabs: Server) -> None:
+async def test_the_first_message_is_a_welcome_with_the_session_and_what_the_client_should_keep_to(tabs: Server) -> None:
     cookie = tabs.login("alice")
     async with tabs.connect(cookie, **BRIDGE) as socket:
         welcome = await next_message(socket)
@@ -66,7 +67,8 @@ async def test_the_first_message_is_a_welcome_with_the_session_and_the_largest_m
         meta = tabs.get("/", cookie).body
         assert welcome["payload"]["connection"] == connection
         assert welcome["payload"]["session"].encode() in meta, "the page names the same session"
-        assert welcome["payload"]["maxBytes"] == 1024 * 1024
+        assert welcome["payload"]["maxBytes"] == Config().message_bytes
+        assert welcome["payload"]["heartbeat"] == 30_000
 
 
 async def test_dashs_own_worker_gets_no_message_that_it_does_not_know(tabs: Server) -> None:

@@ -429,7 +429,9 @@ def test_nobody_gets_nothing_of_what_is_behind_the_login_from_the_public_page(br
 
 def test_a_second_cookie_of_the_same_name_leads_to_no_loop_of_reloads(browser: Browser, demo: Demo) -> None:
     browser.count_loads()
-    browser.before_each_page("delete window.SharedWorker; delete window.WebSocket")  # so that all callbacks go over HTTP
+    browser.before_each_page(
+        "delete window.SharedWorker; delete window.WebSocket"
+    )  # so that all callbacks go over HTTP
     browser.open("/login")
     browser.fill_in("alice", demo.password("alice"))
     browser.wait_for(lambda: "1.60 MW" in browser.text("power"), "a callback's answer")

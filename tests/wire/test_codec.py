@@ -32,13 +32,9 @@ def describe(message: messages.Inbound) -> dict[str, Any]:
         case CallbackRequest(request_id, renderer_id, payload):
             kind = {"kind": "callback_request", "requestId": request_id, "rendererId": renderer_id}
             return {**kind, "output": message.output, "payload": payload}
-        case GetPropsResponse(request_id, renderer_id, props):
-            return {
-                "kind": "get_props_response",
-                "requestId": request_id,
-                "rendererId": renderer_id,
-                "props": props,
-            }
+        case GetPropsResponse(request_id, renderer_id, props, error):
+            kind = {"kind": "get_props_response", "requestId": request_id, "rendererId": renderer_id}
+            return {**kind, "props": props, **({} if error is None else {"error": error})}
         case Attach(renderer_id, page):
             return {"kind": "attach", "rendererId": renderer_id, "page": page}
         case Detach(renderer_id):
@@ -193,7 +189,7 @@ OUTBOUND_MESSAGES = st.one_of(
     st.builds(messages.CallbackUnchanged, ANY_TEXT, ANY_TEXT),
     st.builds(messages.CallbackFailed, ANY_TEXT, ANY_TEXT, ANY_TEXT),
     st.builds(messages.SetProps, st.none() | ANY_TEXT, JSON_TEXT),
-    st.builds(messages.Welcome, ANY_TEXT, st.none() | ANY_TEXT, st.integers(min_value=1)),
+    st.builds(messages.Welcome, ANY_TEXT, st.none() | ANY_TEXT, st.integers(min_value=1), st.integers(min_value=0)),
     st.builds(messages.Attached, ANY_TEXT, st.none() | ANY_TEXT),
     st.builds(messages.Stale, ANY_TEXT),
     st.builds(messages.GetPropsRequest, ANY_TEXT, ANY_TEXT, ANY_TEXT, st.lists(ANY_TEXT, max_size=3).map(tuple)),
@@ -226,6 +222,7 @@ def as_object(message: messages.Outbound) -> dict[str, Any]:
         case messages.Welcome():
             payload = {
                 "connection": message.connection, "session": message.session, "maxBytes": message.max_bytes,
+                "heartbeat": message.heartbeat,
             }  # fmt: skip
             return {"type": "welcome", "payload": payload}
         case messages.Attached():
