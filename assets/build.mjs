@@ -1,15 +1,28 @@
 /** Build what browsers get: `node assets/build.mjs <folder>`. esbuild bundles and minifies; terser finds what is left. */
-import { writeFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { build } from "esbuild";
 import { minify } from "terser";
 
+/** Properties that nobody outside the bundle reads or writes: no wire message, no page, no browser interface has them. */
+const OWN = [
+  "answer", "ask", "attached", "cached", "died", "fresh", "hear", "inactivity", "isEndless", "lost", "misses", "probe",
+  "receive", "renderer", "reply", "rouse", "sent", "since", "tell", "unsent", "up", "wake", "way", "welcome", "why",
+]; // prettier-ignore
+
 const [outdir] = process.argv.slice(2);
+const interfaces = await Promise.all(
+  ["dom", "es5", "es2015.core", "es2022.array"].map((lib) => readFile(`node_modules/typescript/lib/lib.${lib}.d.ts`, "utf8")),
+);
+for (const name of OWN) {
+  if (new RegExp(`^ +(readonly )?${name}[?(<:]`, "m").test(interfaces.join())) throw new Error(`${name} is the browser's`);
+}
 const { outputFiles } = await build({
   entryPoints: { bridge: "assets/src/main.ts" },
   bundle: true,
   charset: "utf8",
   format: "iife",
   legalComments: "none",
+  mangleProps: new RegExp(`^(${OWN.join("|")})$`),
   minify: true,
   outdir,
   target: "es2022",

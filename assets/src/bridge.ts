@@ -73,8 +73,6 @@ interface Tab extends Open {
   readonly sent: Map<string, boolean>;
   /** Questions in a row that it has not answered. */
   misses: number;
-  /** It was told to go: nothing more is to be heard of it. */
-  done: boolean;
 }
 
 function post({ port }: Tab, message: FromBridge): void {
@@ -118,8 +116,8 @@ export class Bridge implements Listener {
   accept(port: MessagePort): void {
     let tab: Tab | undefined;
     port.onmessage = ({ data }: MessageEvent<FromPage>) => {
-      if (data.t === "open") this.#join((tab = { ...data, port, attached: false, sent: new Map(), misses: 0, done: false }));
-      else if (tab && !tab.done) this.#hear(tab, data);
+      if (data.t === "open") this.#join((tab = { ...data, port, attached: false, sent: new Map(), misses: 0 }));
+      else if (tab) this.#hear(tab, data);
     };
     void this.#lock.then((lock) => port.postMessage({ t: "hello", lock } satisfies FromBridge));
   }
@@ -127,9 +125,9 @@ export class Bridge implements Listener {
   #hear(tab: Tab, said: Exclude<FromPage, Open>): void {
     tab.misses = 0;
     if (said.t === "bye") return this.#leave(tab, said.cached);
-    if (!this.#tabs.has(tab)) {
+    if (said.t === "pong" && !this.#tabs.has(tab)) {
       // It was frozen, and taken for gone.
-      this.#lose(tab, { code: 1001, reason: "the page was frozen" });
+      this.#lose(tab, { code: 1001, reason: "frozen" });
       this.#join(tab);
     }
     const socket = this.#socket!;
@@ -137,14 +135,14 @@ export class Bridge implements Listener {
       this.#locks?.request(tab.lock, () => this.#leave(tab));
     } else if (said.t === "send") {
       this.#activeAt = performance.now();
-      if (!tab.attached || !socket.send(said.text)) {
+      if (!tab.attached || !socket.send(said.text, !said.id)) {
         if (said.id) post(tab, { t: "unsent", id: said.id });
       } else if (said.id) tab.sent.set(said.id, said.isEndless);
     } else if (said.t === "look") {
       tab.visible = said.visible;
       this.#activeAt = performance.now();
       this.#rest();
-      if (said.wake && !this.#stopped) socket.wake();
+      if (said.wake && !this.#stopped) socket.wake(this.#isBusy);
     } else if (said.t === "rouse" && !this.#stopped) socket.rouse();
   }
 
@@ -203,7 +201,6 @@ export class Bridge implements Listener {
 
   /** The last word to a tab. */
   #dismiss(tab: Tab, word: FromBridge): void {
-    tab.done = true;
     post(tab, word);
     this.#leave(tab);
   }
@@ -215,15 +212,20 @@ export class Bridge implements Listener {
     }
   }
 
+  /** Whether an answer is due. */
+  get #isBusy(): boolean {
+    return [...this.#tabs].some(({ sent }) => [...sent.values()].includes(false));
+  }
+
   /** With nobody looking, and nothing going on, the socket rests until somebody does, or something does. */
   #rest(): void {
     clearTimeout(this.#idle);
     const [tab] = this.#tabs;
     if (!tab?.inactivity || [...this.#tabs].some(({ visible }) => visible)) return;
-    if ([...this.#tabs].some(({ sent }) => [...sent.values()].includes(false))) this.#activeAt = performance.now();
+    if (this.#isBusy) this.#activeAt = performance.now();
     const left = this.#activeAt + tab.inactivity - performance.now();
     if (left > 0) this.#idle = setTimeout(() => this.#rest(), left);
-    else if (this.#socket!.ready) this.#drop("nobody is looking");
+    else if (this.#socket!.ready) this.#drop("nobody looks");
   }
 
   #drop(reason: string): void {

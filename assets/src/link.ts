@@ -19,6 +19,8 @@ export class Link {
   readonly #hear: (heard: Heard) => void;
   #port: MessagePort | undefined;
   #ends = new AbortController();
+  /** The bridge in the page, if that had to be. */
+  #bridge: Bridge | undefined;
   #silence = 0;
   #deaths = 0;
   #again: ReturnType<typeof setTimeout> | undefined;
@@ -38,16 +40,15 @@ export class Link {
   open(fresh: boolean, page: () => Omit<Open, "t" | "lock" | "fresh">): void {
     const { signal } = (this.#ends = new AbortController());
     let isDecided = false;
-    const listen = (port: MessagePort, isWorker: boolean): void => {
+    const listen = (port: MessagePort): void => {
       const lock = unique("page");
       this.#port = port;
       port.onmessage = ({ data }: MessageEvent<FromBridge>) => {
         this.#silence = 0;
         if (data.t === "ping") this.post({ t: "pong" });
         else if (data.t !== "hello") this.#hear(data);
-        else if (isWorker && !isDecided) {
+        else if (!isDecided) {
           isDecided = true;
-          clearTimeout(late);
           this.#watch(data.lock, signal, () => this.open(false, page));
         }
       };
@@ -64,18 +65,17 @@ export class Link {
     const stay = (): void => {
       if (isDecided || signal.aborted) return;
       isDecided = true;
-      clearTimeout(late);
       this.post({ t: "bye", cached: true });
       this.#port?.close();
       const { port1, port2 } = new MessageChannel();
-      new Bridge("", undefined).accept(port1);
-      listen(port2, false);
+      (this.#bridge ??= new Bridge("", undefined)).accept(port1);
+      listen(port2);
     };
-    const late = setTimeout(stay, HELLO);
+    setTimeout(stay, HELLO);
     try {
       const worker = this.#start();
       worker.onerror = stay;
-      listen(worker.port, true);
+      listen(worker.port);
     } catch {
       stay();
     }

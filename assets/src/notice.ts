@@ -3,8 +3,8 @@ const ALERT = "dash-ws-alert";
 
 /** Without specificity: any rule of the app's own counts for more. The system's colours follow the reader's choice. */
 const STYLE =
-  `:where(.${STATUS},.${ALERT}){position:fixed;z-index:99999;padding:.5em 1em;outline:1px solid;` +
-  `color-scheme:light dark;color:CanvasText;background:Canvas}:where(.${STATUS}){right:1em;bottom:1em}:where(.${ALERT}){inset:0 0 auto}`;
+  `:where(.${STATUS},.${ALERT}){position:fixed;right:0;z-index:99999;padding:.5em 1em;outline:1px solid;` +
+  `color-scheme:light dark;color:CanvasText;background:Canvas}:where(.${STATUS}){bottom:0}:where(.${ALERT}){left:0;top:0}`;
 
 let sheet: CSSStyleSheet | undefined;
 

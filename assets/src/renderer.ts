@@ -14,7 +14,7 @@ export interface FromRenderer extends Message {
  */
 export function replaceWorker(make: (original: () => SharedWorker) => unknown): void {
   const missing = function (): void {
-    throw new TypeError("no SharedWorker");
+    throw new TypeError();
   } as unknown as typeof SharedWorker;
   window.SharedWorker = new Proxy(window.SharedWorker ?? missing, {
     construct(target, args, newTarget) {

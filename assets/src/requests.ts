@@ -85,7 +85,7 @@ export class Requests {
     if (this.#ended) this.#refuse(request, this.#ended);
     else if (!this.#route(request)) {
       const bytes = waiting.reduce((sum, { text }) => sum + text.length, text.length);
-      if (waiting.length >= WAITING || bytes > BYTES) this.#refuse(request, "Too much waits for the connection.");
+      if (waiting.length >= WAITING || bytes > BYTES) this.#refuse(request, "Too much waits.");
     }
   }
 

@@ -86,12 +86,18 @@ export class Socket {
     ws?.close();
   }
 
-  /** Somebody is looking, or the network is back: do not wait any longer, and do not trust a connection that may be dead. */
-  wake(): void {
+  /**
+   * Somebody is looking, or the network is back: do not wait any longer, and do not trust a connection that may be dead.
+   *
+   * @param isBusy large answers may be on their way: what is asked now is answered after them.
+   */
+  wake(isBusy: boolean): void {
     if (!this.ready) {
       this.#attempts = 0;
       this.connect();
-    } else if (this.#heartbeat && this.#heard) this.#beat(DOUBT); // a question that is open is not put off
+    } else if (this.#heartbeat && this.#heard && !isBusy) {
+      this.#beat(Math.min(DOUBT, this.#heartbeat)); // a question that is open is not put off
+    }
   }
 
   /**
@@ -113,6 +119,7 @@ export class Socket {
       this.#heartbeat = welcome.heartbeat;
       this.#heard = false;
       this.#listener.welcome(welcome);
+      if (!this.ready) return; // the welcome was for somebody else
     }
     if (!this.#heard) {
       this.#heard = true;
@@ -123,8 +130,8 @@ export class Socket {
     this.#listener.receive(messages);
   }
 
-  /** Ask whether anybody is there. */
-  #beat(within = this.#heartbeat / 2): void {
+  /** Ask whether anybody is there. The answer may come behind a large one to something else. */
+  #beat(within = this.#heartbeat): void {
     clearTimeout(this.#watch);
     this.#heard = false;
     const ahead = this.#ws!.bufferedAmount;

@@ -121,7 +121,7 @@ class Tab {
         requests.down(heard.lost);
         break;
       case "died":
-        this.#become("reconnecting", { code: 1006, reason: "the worker has gone" });
+        this.#become("reconnecting", { code: 1006, reason: "the worker died" });
         requests.died();
         break;
       case "stop":
@@ -129,16 +129,20 @@ class Tab {
         requests.stop(heard.lost);
         break;
       case "stale":
-        this.#become("signed-out", { code: 1000, reason: STALE });
-        requests.end(STALE);
-        answered(409, this.#settings.login);
+        this.#end({ code: 1000, reason: STALE }, STALE, 409);
         break;
       case "over":
-        this.#become("signed-out", heard.why);
+        this.#end(heard.why, OVER, 401);
         status.announce("session-ended", heard.why);
-        requests.end(OVER);
-        answered(401, this.#settings.login);
     }
+  }
+
+  /** The page has no session any more, or another one than the browser: it asks nothing, and leaves. */
+  #end(why: Why, text: string, answer: number): void {
+    this.#link.close(false);
+    this.#become("signed-out", why);
+    this.#requests.end(text);
+    answered(answer, this.#settings.login);
   }
 
   #deliver(message: Message): void {
@@ -165,7 +169,7 @@ class Tab {
 async function post({ prefix, page }: Settings, payload: unknown): Promise<Answer> {
   const { csrf_token_name, csrf_header_name } = JSON.parse(document.getElementById("_dash-config")!.textContent!);
   const token = document.cookie.split("; ").find((cookie) => cookie.startsWith(`${csrf_token_name}=`));
-  const headers: Record<string, string> = { "Content-Type": "application/json" };
+  const headers: Record<string, string> = { Accept: "application/json", "Content-Type": "application/json" };
   if (token) headers[csrf_header_name] = unescape(token.slice(csrf_token_name.length + 1));
   const url = `${prefix}_dash-update-component?endId=${encodeURIComponent(page)}`;
   const response = await fetch(url, { method: "POST", headers, body: JSON.stringify(payload) });

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { Bridge, type FromBridge, type FromPage, GRACE, type Open, PING, UNANSWERED } from "../src/bridge";
-import { FIRST, SWITCH } from "../src/socket";
+import { DOUBT, FIRST, PATIENCE, SWITCH } from "../src/socket";
 import type { Message } from "../src/wire";
 import { type Connection, FakeClock, FakeLocks, type FakePort, FakeServer, MAX_BYTES, pageOf, portPair, Realm, SESSION } from "./fakes";
 
@@ -18,8 +18,9 @@ class Page {
   readonly realm = new Realm();
   readonly heard: FromBridge[] = [];
   readonly lock: string;
-  /** It neither answers nor says anything: as in a tab that the browser has suspended. */
+  /** It hears nothing: as in a tab that the browser has suspended. What it would have heard waits. */
   isFrozen = false;
+  private readonly waits: FromBridge[] = [];
   private readonly port: FakePort;
 
   constructor(
@@ -31,10 +32,24 @@ class Page {
     const [port, inside] = portPair(clock, this.realm, worker);
     this.port = port;
     port.onmessage = ({ data }: MessageEvent<FromBridge>) => {
-      if (data.t !== "ping") this.heard.push(data);
-      else if (!this.isFrozen) this.say({ t: "pong" });
+      if (this.isFrozen) this.waits.push(data);
+      else this.hear(data);
     };
     worker.run(() => bridge.accept(inside.port));
+  }
+
+  thaw(): void {
+    this.isFrozen = false;
+    for (const word of this.waits.splice(0)) this.hear(word);
+  }
+
+  private hear(word: FromBridge): void {
+    if (word.t === "ping") return this.say({ t: "pong" });
+    this.heard.push(word);
+    if (word.t !== "stale" && word.t !== "over") return;
+    // The last word, and the page's own.
+    this.bye();
+    this.port.close();
   }
 
   say(said: FromPage): void {
@@ -172,7 +187,7 @@ describe("a page that comes", () => {
     server.heartbeat = 7_000;
     await attached("a");
     await clock.advance(70_000);
-    expect(server.last.got("heartbeat")).toHaveLength(11);
+    expect(server.last.got("heartbeat")).toHaveLength(10);
   });
 
   test("of nobody is attached where there is nobody", async () => {
@@ -191,6 +206,7 @@ describe("a page of another session than the connection's", () => {
     await clock.settle();
     expect(other.words()).toEqual(["stale"]);
     expect(attaches(server.last)).toEqual(["a"]);
+    expect(detaches(server.last)).toEqual([]);
     expect(a!.words()).toEqual(["up"]);
     expect(server.connections).toHaveLength(1);
   });
@@ -201,11 +217,10 @@ describe("a page of another session than the connection's", () => {
     await clock.settle();
     other.ask(1);
     other.look(true);
-    other.say({ t: "pong" });
     await clock.settle();
     expect(server.last.got("callback_request")).toEqual([]);
     expect(attaches(server.last)).toEqual(["a"]);
-    expect(other.words()).toEqual(["stale"]);
+    expect(other.words().filter((word) => word !== "unsent")).toEqual(["stale"]);
   });
 
   test("that has just been loaded shows that the connection is old: a new one is opened as who the browser is now", async () => {
@@ -225,6 +240,22 @@ describe("a page of another session than the connection's", () => {
     expect(alice.last("down").lost).toEqual([id]);
     expect(attaches(server.last)).toEqual(["b"]);
     expect(server.last.got("callback_request")).toEqual([]);
+  });
+
+  test("and the new one is given up in time when it does not answer", async () => {
+    clock.random(0);
+    server.serve(() => "bob");
+    const { greet } = server;
+    server.greet = (connection) => {
+      const n = server.connections.length;
+      if (n === 1) connection.welcome("alice");
+      else if (n > 2) greet(connection);
+    };
+    const bob = new Page("b", "bob").open();
+    await clock.advance(PATIENCE - 1);
+    expect(server.connections).toHaveLength(2);
+    await clock.advance(2);
+    expect(bob.words()).toEqual(["up"]);
   });
 
   test("is stale when the new connection is not its session's either, and there is no third", async () => {
@@ -484,10 +515,9 @@ describe("when the session is over", () => {
       expect(page.last("over")).toEqual({ t: "over", why: { code, reason: "why" } });
       page.ask(1);
       page.look(true);
-      page.say({ t: "pong" });
     }
     await clock.advance(60_000);
-    expect(a!.words()).toEqual(["up", "over"]);
+    expect(a!.words().filter((word) => word !== "unsent")).toEqual(["up", "over"]);
     expect(server.connections).toHaveLength(1);
     expect(server.live).toEqual([]);
   });
@@ -564,6 +594,19 @@ describe("when the server wants no socket", () => {
     await clock.advance(60_000);
     expect(a!.last("unsent").id).toBe(later);
     expect(server.connections).toHaveLength(1);
+  });
+
+  test("a connection that a page has brought back is doubted as any other when somebody looks", async () => {
+    clock.random(0);
+    const [a] = await attached("a");
+    server.last.close(4505);
+    await clock.settle();
+    new Page("b").open();
+    await clock.settle();
+    server.last.vanish();
+    a!.look(true);
+    await clock.advance(DOUBT + 10);
+    expect(server.connections).toHaveLength(3);
   });
 
   test("a page that comes tries again, for all", async () => {
@@ -751,19 +794,49 @@ describe("where there are no locks", () => {
     expect(b!.messages).toHaveLength(1);
   });
 
-  test.each(["pong", "ask", "look"] as const)("a tab that was suspended is attached again when it is heard (%s)", async (how) => {
+  test.each(["says nothing", "asks", "is looked at"] as const)("a tab that was suspended is attached again when it answers (and %s)", async (how) => {
     const [a] = await attached("a", "b");
     a!.isFrozen = true;
     await clock.advance(10 * PING);
     expect(detaches(server.last)).toEqual(["a"]);
-    a!.isFrozen = false;
-    if (how === "pong") a!.say({ t: "pong" });
-    else if (how === "ask") a!.ask(1);
-    else a!.look(true);
+    a!.thaw();
+    if (how === "asks") a!.ask(1);
+    if (how === "is looked at") a!.look(true);
     await clock.advance(10 * PING);
     expect(attaches(server.last)).toEqual(["a", "b", "a"]);
     expect(detaches(server.last)).toEqual(["a"]);
-    expect(server.last.got("callback_request")).toHaveLength(how === "ask" ? 1 : 0);
+    expect(server.last.got("callback_request")).toHaveLength(how === "asks" ? 1 : 0);
+  });
+
+  test("a tab that was suspended, and asks before it answers, is told that this was not sent", async () => {
+    const [a] = await attached("a", "b");
+    a!.isFrozen = true;
+    await clock.advance(10 * PING);
+    const id = a!.ask(1);
+    await clock.settle();
+    a!.thaw();
+    await clock.settle();
+    expect([...a!.words()].sort()).toEqual(["down", "unsent", "up", "up"]);
+    expect(a!.last("unsent").id).toBe(id);
+    expect(server.last.got("callback_request")).toEqual([]);
+  });
+
+  test.each([
+    ["stale", () => void server.last.say({ type: "stale", rendererId: "a" })],
+    ["over", () => server.last.close(4501)],
+  ])("a tab whose last word was %s leaves nothing behind, also when an answer of its own was under way", async (word, act) => {
+    const [a] = await attached("a");
+    a!.isFrozen = true;
+    await clock.advance(PING + 10);
+    act();
+    await clock.settle();
+    a!.thaw();
+    await clock.advance(60_000);
+    expect(a!.words()).toEqual(["up", word]);
+    expect(server.live).toEqual([]);
+    const before = server.connections.length;
+    await clock.advance(60_000);
+    expect(server.connections).toHaveLength(before);
   });
 
   test("what a suspended tab had asked is named to it as lost: it was cancelled", async () => {
@@ -772,8 +845,7 @@ describe("where there are no locks", () => {
     await clock.settle();
     a!.isFrozen = true;
     await clock.advance(10 * PING);
-    a!.isFrozen = false;
-    a!.say({ t: "pong" });
+    a!.thaw();
     await clock.settle();
     expect(a!.words()).toEqual(["up", "down", "up"]);
     expect(a!.last("down").lost).toEqual([id]);
@@ -809,6 +881,8 @@ describe("where there are no locks", () => {
     new Page("b", "bob").open();
     await clock.settle();
     alice.ask(1);
+    alice.thaw();
+    alice.ask(2);
     await clock.settle();
     expect(alice.words()).toContain("stale");
     expect(server.connections.flatMap((connection) => connection.got("callback_request"))).toEqual([]);
@@ -855,6 +929,25 @@ describe("when nobody is looking", () => {
     await clock.settle();
     await clock.advance(INACTIVITY);
     expect(a!.last("down").lost).toEqual([id]);
+  });
+
+  test("a moment after what happened last, to the second", async () => {
+    await hidden("a");
+    await clock.advance(1_000);
+    server.last.say(update(1));
+    await clock.advance(INACTIVITY - 1);
+    expect(server.live).toHaveLength(1);
+    await clock.advance(1);
+    expect(server.live).toEqual([]);
+  });
+
+  test("what is no request has no answer that would keep it, or be lost", async () => {
+    const [a] = await hidden("a");
+    a!.say({ t: "send", id: "", text: '{"type":"get_props_response"}', isEndless: false });
+    await clock.settle();
+    await clock.advance(INACTIVITY);
+    expect(server.live).toEqual([]);
+    expect(a!.last("down").lost).toEqual([]);
   });
 
   test("a callback that still runs keeps it, however long", async () => {
@@ -956,6 +1049,21 @@ describe("when somebody looks, or the network is back", () => {
     await clock.settle();
     expect(server.connections).toHaveLength(2);
     expect(a!.words()).toEqual(["up", "down", "up"]);
+  });
+
+  test.each([
+    [false, "a request that runs", 1],
+    [true, "an endless one", 2],
+  ])("a connection that may be dead is found out soon, unless its answer may be late (endless: %s)", async (isEndless, _, connections) => {
+    clock.random(0);
+    const [a] = await attached("a");
+    await clock.advance(1_000);
+    a!.ask(1, isEndless);
+    await clock.settle();
+    server.last.vanish();
+    a!.look(true);
+    await clock.advance(DOUBT + 10);
+    expect(server.connections).toHaveLength(connections);
   });
 
   test("a tab that is hidden does not bring it back sooner", async () => {

@@ -379,6 +379,18 @@ describe("where there are no locks", () => {
     expect(workers.running).toHaveLength(1);
   });
 
+  test("a page that comes and goes is as patient as ever", async () => {
+    const [page] = await opened("a");
+    for (let n = 0; n < 20; n++) {
+      page!.close(true);
+      await clock.advance(100);
+      page!.open(false);
+      await clock.settle();
+    }
+    await clock.advance(20 * PING);
+    expect(page!.words()).not.toContain("died");
+  });
+
   test("a page that has gone does not wait for answers any more", async () => {
     const [page] = await opened("a");
     page!.close();

@@ -281,7 +281,7 @@ describe("while there is no socket", () => {
     for (let n = 0; n < WAITING; n++) requests.ask(request(`${n}`));
     expect(ways.told).toEqual([]);
     requests.ask(request("one too many"));
-    expect(ways.answers("one too many")).toEqual([{ status: "error", message: "Too much waits for the connection." }]);
+    expect(ways.answers("one too many")).toEqual([{ status: "error", message: "Too much waits." }]);
     requests.up(MAX);
     expect(ways.sent).toHaveLength(WAITING);
     requests.down([]);
@@ -489,6 +489,20 @@ describe("when there will be no socket", () => {
     expect(ways.posts).toEqual([]);
     expect(ways.answers("3")).toEqual([]);
     expect(ways.answers("4")).toEqual([]);
+  });
+
+  test("and there was one after all, HTTP that fails is not gone back to without asking", async () => {
+    requests.stop([]);
+    requests.up(MAX);
+    requests.down([]);
+    requests.ask(request("1"));
+    await clock.advance(FALLBACK);
+    ways.probes[0]!.resolve(true);
+    await clock.settle();
+    ways.posts[0]!.reject(new TypeError("Failed to fetch"));
+    await clock.settle();
+    requests.ask(request("2"));
+    expect(ways.posts).toHaveLength(1);
   });
 });
 

@@ -103,12 +103,12 @@ describe("a connection", () => {
   test("that is there, or on its way, is not opened twice", async () => {
     socket.connect();
     socket.connect();
-    socket.wake();
+    socket.wake(false);
     socket.rouse();
     server.last.welcome();
     await clock.settle();
     socket.connect();
-    socket.wake();
+    socket.wake(false);
     socket.rouse();
     await clock.settle();
     expect(server.connections).toHaveLength(1);
@@ -154,6 +154,29 @@ describe("a connection", () => {
   });
 });
 
+test.each([HEARTBEAT, 0])("a connection that is opened when the last one says welcome is given up in time, too (heartbeat %i)", async (heartbeat) => {
+  notes.welcome = () => {
+    socket.close();
+    socket.connect();
+  };
+  socket.connect();
+  server.last.welcome(SESSION, heartbeat);
+  await clock.settle();
+  expect(server.connections).toHaveLength(2);
+  await clock.advance(PATIENCE);
+  expect(notes.losses).toMatchObject([{ code: 1006, meaning: "retry" }]);
+});
+
+test("what comes in one frame with a welcome that is not taken is about nothing any more", async () => {
+  notes.welcome = () => socket.close();
+  socket.connect();
+  const welcome = { type: "welcome", payload: { session: SESSION, maxBytes: 1, heartbeat: HEARTBEAT } };
+  server.last.accept().say(welcome, { type: "set_props" });
+  await clock.advance(60_000);
+  expect(server.live).toEqual([]);
+  expect(clock.pending).toBe(0);
+});
+
 describe("closed here", () => {
   test("it stays closed", async () => {
     await open();
@@ -182,7 +205,7 @@ describe("closed here", () => {
   test.each(["connect", "rouse", "wake"] as const)("%s opens it again", async (how) => {
     await open();
     socket.close();
-    socket[how]();
+    socket[how](false);
     expect(server.live).toHaveLength(1);
     server.last.welcome();
     await clock.settle();
@@ -274,10 +297,26 @@ describe("a socket that was lost comes back", () => {
     socket.connect();
     server.last.refuse();
     await clock.settle();
-    socket.wake();
+    socket.wake(false);
     expect(server.connections).toHaveLength(2);
     await clock.advance(PATIENCE - 1);
     expect(server.connections).toHaveLength(2);
+  });
+
+  test("at once when somebody looks, and soon again when that was too early", async () => {
+    clock.random(1);
+    socket.connect();
+    for (let n = 0; n < 6; n++) {
+      server.last.refuse();
+      await clock.settle();
+      await clock.advance(Math.min(LONGEST, FIRST * 2 ** n));
+    }
+    server.last.refuse();
+    await clock.settle();
+    socket.wake(false);
+    server.last.refuse();
+    await clock.settle();
+    await comesAfter(FIRST);
   });
 
   test("in its time when somebody asks something", async () => {
@@ -418,16 +457,15 @@ describe("heartbeats", () => {
     };
   };
 
-  test("are sent one per interval, from the welcome on", async () => {
+  test("are sent one per interval", async () => {
     answering();
     await open();
-    expect(beats()).toBe(1);
     await clock.advance(HEARTBEAT - 1);
-    expect(beats()).toBe(1);
+    expect(beats()).toBe(0);
     await clock.advance(1);
-    expect(beats()).toBe(2);
+    expect(beats()).toBe(1);
     await clock.advance(10 * HEARTBEAT);
-    expect(beats()).toBe(12);
+    expect(beats()).toBe(11);
     expect(notes.losses).toEqual([]);
     expect(server.connections).toHaveLength(1);
   });
@@ -450,13 +488,14 @@ describe("heartbeats", () => {
     server.last.vanish();
     await clock.advance(2 * HEARTBEAT);
     expect(notes.losses[0]).toMatchObject({ code: 4106, meaning: "retry" });
-    expect(server.connections.length).toBeGreaterThan(1);
     expect(server.connections[0]!.isLive).toBe(false);
+    await clock.advance(1);
+    expect(server.connections.length).toBeGreaterThan(1);
   });
 
-  test("one that is slow is left in peace: it has half an interval to answer", async () => {
+  test("one that is slow is left in peace: it has an interval to answer", async () => {
     server.answer = ({ type }, connection) => {
-      if (type === "heartbeat") setTimeout(() => connection.say({ type: "heartbeat_ack" }), HEARTBEAT / 2 - 10);
+      if (type === "heartbeat") setTimeout(() => connection.say({ type: "heartbeat_ack" }), HEARTBEAT - 10);
     };
     await open();
     await clock.advance(20 * HEARTBEAT);
@@ -469,7 +508,7 @@ describe("heartbeats", () => {
     await open();
     await clock.advance(HEARTBEAT / 4);
     server.last.vanish();
-    socket.wake();
+    socket.wake(false);
     await clock.advance(DOUBT - 1);
     expect(notes.losses).toEqual([]);
     await clock.advance(1);
@@ -482,7 +521,7 @@ describe("heartbeats", () => {
     answering();
     await open();
     for (let n = 0; n < 50; n++) {
-      socket.wake();
+      socket.wake(false);
       await clock.advance(700);
     }
     expect(notes.losses).toEqual([]);
@@ -493,13 +532,25 @@ describe("heartbeats", () => {
     expect(beats() - before).toBeLessThanOrEqual(11);
   });
 
+  test("a connection that is busy is not doubted: large answers may be on their way before the one to this", async () => {
+    answering();
+    await open();
+    await clock.advance(HEARTBEAT / 4);
+    server.last.vanish();
+    socket.wake(true);
+    await clock.advance(DOUBT);
+    expect(notes.losses).toEqual([]);
+    await clock.advance(2 * HEARTBEAT);
+    expect(notes.losses[0]).toMatchObject({ code: 4106 });
+  });
+
   test("looking again and again does not keep a dead connection alive", async () => {
     clock.random(0);
     answering();
     await open();
     server.last.vanish();
     for (let n = 0; n < 20 && !notes.losses.length; n++) {
-      socket.wake();
+      socket.wake(false);
       await clock.advance(DOUBT - 1_000);
     }
     expect(notes.losses).toMatchObject([{ meaning: "retry" }]);
@@ -526,7 +577,7 @@ describe("heartbeats", () => {
     await open();
     server.last.socket.bufferedAmount = 2 * BUFFERED;
     await clock.advance(5 * HEARTBEAT);
-    expect(beats()).toBe(6);
+    expect(beats()).toBe(5);
     expect(socket.send("{}")).toBe(false);
     expect(socket.send('{"type":"detach"}', true)).toBe(true);
     expect(server.last.got("detach")).toHaveLength(1);
@@ -536,11 +587,28 @@ describe("heartbeats", () => {
     socket.connect();
     server.last.welcome(SESSION, 0);
     await clock.settle();
-    socket.wake();
+    socket.wake(false);
     await clock.advance(10 * 60_000);
     expect(server.last.frames).toEqual([]);
     expect(socket.ready).toBe(true);
     expect(notes.losses).toEqual([]);
+  });
+
+  test("go on with the next connection as with the first", async () => {
+    clock.random(0);
+    answering();
+    await open();
+    await clock.advance(3 * HEARTBEAT);
+    server.greet = (connection) => void connection.welcome();
+    server.last.close(1012);
+    await clock.advance(1);
+    await clock.advance(10 * HEARTBEAT);
+    expect(notes.losses).toHaveLength(1);
+    expect(server.connections).toHaveLength(2);
+    expect(beats()).toBe(10);
+    server.last.vanish();
+    await clock.advance(2 * HEARTBEAT);
+    expect(notes.losses[1]).toMatchObject({ code: 4106 });
   });
 
   test("end with their connection", async () => {
@@ -571,7 +639,7 @@ describe("whatever happens, there is one socket at most", () => {
     const events: Record<string, () => void | Promise<void>> = {
       connect: () => socket.connect(),
       rouse: () => socket.rouse(),
-      wake: () => socket.wake(),
+      wake: () => socket.wake(dice.random() < 0.5),
       "close here": () => socket.close(),
       send: () => void socket.send('{"type":"x"}'),
       welcome: () => void any().welcome(),

@@ -134,7 +134,7 @@ describe("a page that is loaded", () => {
   });
 
   test.each([
-    [30_000, 5],
+    [30_000, 4],
     [0, 0],
   ])("sends heartbeats as the server says: each %i ms", async (heartbeat, times) => {
     server.heartbeat = heartbeat;
@@ -385,6 +385,29 @@ describe("when the socket does not come, callbacks go over HTTP", () => {
     expect(posts()).toEqual([]);
     await clock.advance(2_000);
     expect(box.answer).toEqual({ status: "error", message: "The server cannot be reached." });
+  });
+
+  test.each([404, 500, 503])("not when the server answers %i to that", async (status) => {
+    await load();
+    cut();
+    await clock.settle();
+    http = () => new Response(null, { status });
+    ask();
+    await clock.advance(AGE - 1);
+    expect(posts()).toEqual([]);
+    expect(replace).not.toHaveBeenCalled();
+  });
+
+  test("also of a page that was made for nobody, while its visitor is nobody", async () => {
+    cookie = null;
+    await load({ session: null, page: pageOf(null) });
+    cut();
+    await clock.settle();
+    http = (path) => new Response(null, { status: path.endsWith("/session") ? 401 : 204 });
+    const box = ask();
+    await clock.advance(FALLBACK + 1_000);
+    expect(box.answer).toEqual({ status: "prevent_update" });
+    expect(replace).not.toHaveBeenCalled();
   });
 
   test("and over the socket again when that is there", async () => {
@@ -664,6 +687,7 @@ describe("a page that goes", () => {
     await clock.advance(5_000);
     expect(reload).toHaveBeenCalledTimes(1);
     expect(server.last.got("attach")).toEqual([]);
+    expect(server.connections).toHaveLength(2); // it is the page that is old, not their connection
   });
 
   test("a page that is shown for the first time is attached once", async () => {

@@ -1,4 +1,4 @@
-"""Dash apps that tell what happened to them: `hypercorn tests.bridge.app:server`. `Site.of` (browser.py) has the options."""
+"""Dash apps that tell what happened to them: `hypercorn tests.bridge.app:server`. `browser.Site` has the options."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BURST = 200
 
 server = Quart(__name__)
 server.secret_key = "only for tests, and long enough to be one"
-server.config.update(MAX_CONTENT_LENGTH=128 * 1024 * 1024, QUART_AUTH_COOKIE_SECURE=False)
+server.config.update(QUART_AUTH_COOKIE_SECURE=False)
 QuartAuth(server)
 
 ran: list[list[Any]] = []
