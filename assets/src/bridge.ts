@@ -283,10 +283,9 @@ export class Bridge implements Listener {
         if (type === "stale") this.#dismiss(tab, { t: "stale" });
         else if (type === "error" && !requestId) {
           // The server carries no more tabs: nothing of this one has been run.
-          const unsent = [...tab.sent.keys()];
+          for (const id of tab.sent.keys()) post(tab, { t: "unsent", id });
           tab.sent.clear();
           this.#lose(tab, { code: 0, reason: message.payload.message }, "stop");
-          for (const id of unsent) post(tab, { t: "unsent", id });
         } else {
           tab.sent.delete(requestId!);
           post(tab, { t: "message", message });

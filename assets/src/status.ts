@@ -8,7 +8,7 @@ const TEXTS = {
   connecting: "Connecting…",
   open: "",
   reconnecting: "Reconnecting…",
-  stopped: "Live updates have stopped",
+  stopped: "Live updates stopped",
   "signed-out": "Signed out",
 } as const;
 

@@ -328,7 +328,7 @@ describe("a tab that the server does not carry", () => {
     server.last.say(refusal);
     await clock.settle();
     expect(b!.last("stop")).toEqual({ t: "stop", why: { code: 0, reason: "too many tabs" }, lost: [] });
-    expect(b!.words()).toEqual(["up", "stop", "unsent"]); // it was never run
+    expect(b!.words()).toEqual(["up", "unsent", "stop"]); // it was never run
     expect(b!.last("unsent").id).toBe(id);
     expect(a!.words()).toEqual(["up"]);
     const later = b!.ask(2);
