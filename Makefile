@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 PORT ?= 8050
 
-.PHONY: demo test lint types unit assets assets-check assets-test browser node format bench clean
+.PHONY: demo test lint types unit assets assets-check assets-test browser node format bench bench-browser clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python quart_app.py --port $(PORT)
@@ -53,6 +53,10 @@ browser:
 # How long it takes from a logout to the closed socket, with a thousand connections open.
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/logout_latency.py
+
+# How long it takes until a real browser shows a logout, and live data after a restart.
+bench-browser: $(VENV)/.test browser
+	$(BIN)/python benchmarks/bridge_latency.py
 
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix .

@@ -1,4 +1,4 @@
-"""How long until a browser shows what has happened on the server? `python -m benchmarks.bridge_latency [--rounds 10]`
+"""How long until a browser shows what has happened on the server? `python benchmarks/bridge_latency.py [--rounds 10]`
 
 It starts the demo and a Chromium, and measures, each time anew, by the clock of this machine:
 
