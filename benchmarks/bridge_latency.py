@@ -61,7 +61,8 @@ def logout(browser: Browser) -> tuple[float, float]:
         browser.driver.close()
     browser.go_to(background)
     browser.new_tab()
-    browser.wait_for_badge("Live")
+    for _ in range(3):
+        browser.wait_for_news()  # both pages have drawn their charts, and have nothing else to load
     began = browser.js(LOGOUT)
     browser.wait_for(lambda: sum(tab.startswith("/login") for tab in browser.tabs) == 2, "the login in both tabs")
     browser.driver.close()

@@ -95,8 +95,8 @@ export class Socket {
     if (!this.ready) {
       this.#attempts = 0;
       this.connect();
-    } else if (this.#heartbeat && this.#heard && !isBusy) {
-      this.#beat(Math.min(DOUBT, this.#heartbeat)); // a question that is open is not put off
+    } else if (this.#heartbeat && this.#heard) {
+      this.#beat(isBusy ? this.#heartbeat : Math.min(DOUBT, this.#heartbeat)); // a question that is open is not put off
     }
   }
 

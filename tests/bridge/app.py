@@ -194,12 +194,13 @@ def policy() -> str:
         "hashes": f"{BASE}script-src 'self' {hashes}",
         "strict-dynamic": f"{BASE}script-src 'nonce-{g.nonce}' 'strict-dynamic'",
         "nonce": f"{BASE}script-src 'nonce-{g.nonce}'; connect-src 'self'",
+        "nonce-worker": f"{BASE}script-src 'nonce-{g.nonce}'; worker-src 'self'",
         "no-worker": f"{BASE}script-src 'self' {hashes}; worker-src 'none'",
         "everywhere": f"{BASE}script-src 'self' {hashes}",
     }[CSP]
 
 
-if CSP in ("nonce", "strict-dynamic"):
+if CSP in ("nonce", "nonce-worker", "strict-dynamic"):
     dash_index = app.interpolate_index
 
     def with_nonces(**parts: str) -> str:

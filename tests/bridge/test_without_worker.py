@@ -85,7 +85,7 @@ WITHOUT_THE_WORKER = ("nonce", "no-worker")
 """Policies under which no worker starts: a nonce is for scripts of a page, and a worker has none."""
 
 
-@pytest.mark.parametrize("policy", ["hashes", "strict-dynamic", "nonce", "no-worker", "everywhere"])
+@pytest.mark.parametrize("policy", ["hashes", "strict-dynamic", "nonce", "nonce-worker", "no-worker", "everywhere"])
 def test_under_a_strict_policy_streams_and_logout_work_and_nothing_of_ours_is_in_its_way(
     browser_at: Callable[..., Browser], sites: Callable[..., Site], alice: str, policy: str
 ) -> None:
