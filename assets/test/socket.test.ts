@@ -540,7 +540,7 @@ describe("heartbeats", () => {
     socket.wake(true);
     await clock.advance(DOUBT);
     expect(notes.losses).toEqual([]);
-    await clock.advance(2 * HEARTBEAT);
+    await clock.advance(HEARTBEAT - DOUBT);
     expect(notes.losses[0]).toMatchObject({ code: 4106 });
   });
 
