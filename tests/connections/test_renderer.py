@@ -213,6 +213,18 @@ async def test_a_tab_that_answers_is_listened_to(tabs: Server) -> None:
         assert result((await next_message(socket, "callback_response"))["payload"]) == "browser says typed"
 
 
+async def test_a_tab_that_does_not_send_a_property_says_why_and_the_log_quotes_it(tabs: Server) -> None:
+    async with tabs.bridge(tabs.login("alice")) as socket:
+        await ask(socket, "c.children", "asking well")
+        question = await next_message(socket, "get_props_request")
+        why = {"type": "get_props_response", "payload": {}, "error": "Too large\nfor the websocket."}
+        await socket.send(json.dumps({**question, **why}))
+        failed = (await next_message(socket, "callback_response"))["payload"]
+        assert failed["status"] == "error"
+        assert "Too large" not in failed["message"]
+    assert r"PropertyUnavailable: the browser says 'Too large\nfor the websocket.'" in tabs.log
+
+
 async def test_a_request_whose_tab_went_before_it_began_leaves_nothing_behind(tabs: Server) -> None:
     """All of it arrives in one frame: the callback is cancelled before its first step."""
     cookie = tabs.login("alice")

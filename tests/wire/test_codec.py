@@ -163,6 +163,12 @@ def test_a_frame_nested_beyond_what_the_parser_takes_is_one_invalid_message_that
         assert source is None
 
 
+def test_a_request_that_is_nested_too_deeply_names_who_waits_for_it() -> None:
+    head = '{"type":"callback_request","rendererId":"tab","requestId":"r1","payload":'
+    ((message, _),) = codec.decode(f"{head}{'[' * 100_000}{']' * 100_000}}}")
+    assert message == Invalid("nested too deeply", "r1", "tab", is_request=True)
+
+
 def test_an_invalid_message_never_repeats_a_value_that_may_be_a_secret() -> None:
     secret = "hunter2-hunter2"
     for item in (
