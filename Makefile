@@ -53,6 +53,7 @@ browser:
 # How long it takes from a logout to the closed socket, with a thousand connections open.
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/logout_latency.py
+	$(BIN)/python benchmarks/side_by_side.py
 
 # How long it takes until a real browser shows a logout, and live data after a restart.
 bench-browser: $(VENV)/.test browser

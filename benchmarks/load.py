@@ -1,0 +1,235 @@
+"""The load generator of `side_by_side.py`: websockets with picows, which is written in C, and plain HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import picows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+SUBPROTOCOL = "dash-quart-ws.v1"
+PATH = "/_dash-ws-callback"
+PATIENCE = 60.0
+"""Seconds that one answer may take."""
+AT_ONCE = 25
+"""Connections that are opened at the same time."""
+
+
+def callback_body(output: str, value: Any) -> dict[str, Any]:
+    """A callback request as Dash's renderer makes it."""
+    return {
+        "output": f"{output}.children",
+        "outputs": {"id": output, "property": "children"},
+        "inputs": [{"id": "go", "property": "n_clicks", "value": value}],
+        "changedPropIds": ["go.n_clicks"],
+        "parsedChangedPropsIds": ["go.n_clicks"],
+        "state": [],
+    }
+
+
+class Client(picows.WSListener):
+    """One websocket with one tab."""
+
+    renderer_id = "6f2c5a70-0f57-4f4c-9f0e-0c7c4e1d1b11"  # as long as Dash's own
+
+    def __init__(self) -> None:
+        self._inbox: asyncio.Queue[bytes] = asyncio.Queue()
+        self.received: Callable[[bytes], None] = self._inbox.put_nowait
+        """Gets the payload of each frame."""
+        self._requests = 0
+        self._parts: dict[tuple[str, Any], tuple[bytes, bytes]] = {}
+        self.transport: Any = None
+        self.closed = asyncio.get_running_loop().create_future()
+
+    def on_ws_connected(self, transport: Any) -> None:
+        self.transport = transport
+
+    def on_ws_frame(self, transport: Any, frame: Any) -> None:
+        if frame.msg_type == picows.WSMsgType.TEXT and frame.fin:
+            self.received(frame.get_payload_as_bytes())
+        elif frame.msg_type == picows.WSMsgType.CLOSE:
+            if not self.closed.done():
+                self.closed.set_result((frame.get_close_code(), frame.get_close_message()))
+            transport.disconnect()
+        elif frame.msg_type not in (picows.WSMsgType.PING, picows.WSMsgType.PONG):
+            raise RuntimeError(f"an unexpected frame: {frame.msg_type} fin={frame.fin}")
+
+    def send(self, data: bytes) -> None:
+        self.transport.send(picows.WSMsgType.TEXT, data)
+
+    def ask(self, output: str, value: Any = 1) -> None:
+        """Send one callback request, with an id of its own."""
+        parts = self._parts.get((output, value))
+        if parts is None:
+            message = {
+                "type": "callback_request",
+                "rendererId": self.renderer_id,
+                "requestId": "@",
+                "payload": callback_body(output, value),
+            }
+            before, _, after = json.dumps(message, separators=(",", ":")).encode().partition(b"@")
+            parts = self._parts[output, value] = before, after
+        self._requests += 1
+        self.send(b"%s%036d%s" % (parts[0], self._requests, parts[1]))
+
+    async def next(self) -> bytes:
+        async with asyncio.timeout(PATIENCE):
+            return await self._inbox.get()
+
+    async def call(self, output: str, value: Any = 1) -> bytes:
+        """Run one callback; the frame with its response."""
+        self.ask(output, value)
+        while True:
+            frame = await self.next()
+            if b"callback_response" in frame:
+                return checked(frame)
+
+    def listen(self, received: Callable[[bytes], None] | None = None) -> None:
+        """Give each frame to this function; None: to the inbox."""
+        self.received = received or self._inbox.put_nowait
+
+
+def checked(frame: bytes) -> bytes:
+    """A benchmark of errors says nothing."""
+    if b'"error"' in frame:
+        raise RuntimeError(f"the server says {frame[:500]!r}")
+    return frame
+
+
+async def connect(port: int, page: str | None = None) -> Client:
+    """Open a websocket. With a page token: with our subprotocol, and a tab that is attached."""
+    headers = {"Origin": f"http://127.0.0.1:{port}"}
+    if page is not None:
+        headers["Sec-WebSocket-Protocol"] = SUBPROTOCOL
+    _, client = await picows.ws_connect(
+        Client,
+        f"ws://127.0.0.1:{port}{PATH}",
+        extra_headers=headers,
+        max_frame_size=1 << 28,
+        websocket_handshake_timeout=30,
+    )
+    assert isinstance(client, Client)
+    if page is not None:
+        message = {"type": "attach", "rendererId": client.renderer_id, "payload": {"page": page}}
+        client.send(json.dumps(message).encode())
+        while b'"session","rendererId"' not in (frame := await client.next()):
+            if b'"welcome"' not in frame:
+                raise RuntimeError(f"not attached: {frame!r}")
+    return client
+
+
+async def connect_many(port: int, count: int, page: str | None = None) -> list[Client]:
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def one() -> Client:
+        async with gate:
+            return await connect(port, page)
+
+    return list(await asyncio.gather(*(one() for _ in range(count))))
+
+
+async def hang_up(clients: Iterable[Client]) -> None:
+    """Close well, and wait until that is done."""
+    clients = list(clients)
+    for client in clients:
+        client.listen(lambda _: None)
+        if not client.transport.is_disconnected:
+            client.transport.send_close(picows.WSCloseCode.OK)
+    await asyncio.wait([asyncio.ensure_future(one.transport.wait_disconnected()) for one in clients], timeout=10)
+    for client in clients:
+        client.transport.disconnect()
+
+
+class Traffic:
+    """Clients that each keep so many requests in flight, until they are told to stop."""
+
+    def __init__(self, clients: list[Client], output: str, in_flight: int) -> None:
+        self.done = 0
+        self.times: list[float] = []
+        """Seconds from a request to its response: of a single request in flight only."""
+        self._output = output
+        self._outstanding = 0
+        self._stopping = False
+        self._drained = asyncio.get_running_loop().create_future()
+        self._clients = clients
+        self._timed = len(clients) == in_flight == 1
+        self._asked_at = 0.0
+        for client in clients:
+            client.listen(self._receiver(client))
+        for client in clients:
+            for _ in range(in_flight):
+                self._outstanding += 1
+                self._ask(client)
+
+    def _ask(self, client: Client) -> None:
+        self._asked_at = time.perf_counter()
+        client.ask(self._output)
+
+    def _receiver(self, client: Client) -> Callable[[bytes], None]:
+        def received(frame: bytes) -> None:
+            if self._timed:
+                self.times.append(time.perf_counter() - self._asked_at)
+            try:
+                checked(frame)
+            except RuntimeError as error:
+                self._drained.set_exception(error)
+                raise
+            # A server may send several responses in one frame; one without data, such as "no update", is none.
+            count = frame.count(b'"response"')
+            self.done += count
+            if self._stopping:
+                self._outstanding -= count
+                if self._outstanding == 0:
+                    self._drained.set_result(None)
+            else:
+                for _ in range(count):
+                    self._ask(client)
+
+        return received
+
+    async def stop(self) -> None:
+        self._stopping = True
+        await asyncio.wait_for(self._drained, PATIENCE)
+        for client in self._clients:
+            client.listen()
+
+
+class Http:
+    """One kept-alive HTTP connection."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._writer: asyncio.StreamWriter | None = None
+
+    async def request(self, method: str, path: str, body: Any = None) -> bytes:
+        """The body of a response with status 200."""
+        if self._writer is None:
+            self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+        data = b"" if body is None else json.dumps(body).encode()
+        origin = f"http://127.0.0.1:{self._port}"
+        head = (
+            f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\nOrigin: {origin}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+        )
+        self._writer.write(head.encode() + data)
+        answer = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin1").lower()
+        if not answer.startswith("http/1.1 200"):
+            raise RuntimeError(answer)
+        content = await self._reader.readexactly(int(answer.partition("content-length:")[2].partition("\r\n")[0]))
+        if "connection: close" in answer:
+            self.close()
+        return content
+
+    async def callback(self, output: str, value: Any = 1) -> bytes:
+        """Run one callback over HTTP."""
+        return await self.request("POST", "/_dash-update-component", callback_body(output, value))
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
