@@ -49,7 +49,7 @@ from .browser import bundles, pages
 from .callbacks.jobs import Jobs
 from .callbacks.pool import Pool
 from .callbacks.run import Runner
-from .callbacks.websocket import props_payload
+from .callbacks.websocket import props_message
 from .config import Config
 from .connections.asgi import SCOPE_KEY, Socket
 from .connections.connection import Connection
@@ -66,7 +66,6 @@ from .sessions.sessions import receipt_of
 from .sessions.visitors import printable, remote_here, visitor_of
 from .wire import codec
 from .wire.close import SUBPROTOCOL, CloseCode
-from .wire.messages import SetProps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -586,14 +585,14 @@ class QuartBackend(_Backend):
         Raises:
             TypeError: not exactly one of the targets was given, or a value cannot be made JSON.
         """
-        payload = props_payload(id, props)
-        to_all = codec.encode(SetProps(None, payload))
+        message = props_message(None, id, props)
+        to_all = codec.queued(message)
 
         def act() -> int:
             found = self._find(connection=connection, session=session, user=user, topic=topic, all=all)
             own = [one for one in found if one.path == self._socket_path]
             for one in own:
-                one.push(payload, to_all)
+                one.push(message, to_all)
             return len(own)
 
         pending: Pending[int] = Pending()

@@ -66,6 +66,10 @@ class SlowReader:
         """Read on: this frame and all that follow pass."""
         self._may_pass.set()
 
+    def hold(self) -> None:
+        """Stop reading: the next frame blocks."""
+        self._may_pass.clear()
+
     def hang_up(self) -> None:
         """Go away: the frame that blocks fails, and so do all that follow."""
         self._gone = True

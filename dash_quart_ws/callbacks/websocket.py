@@ -6,6 +6,7 @@ import asyncio
 import traceback
 from typing import TYPE_CHECKING, Any
 
+from dash import Patch
 from dash.exceptions import WebsocketDisconnected
 
 from .._dash import DashWebsocketCallback, stringify_id, to_json
@@ -21,9 +22,17 @@ if TYPE_CHECKING:
     from ..connections.session import Session
 
 
-def props_payload(component_id: str | Mapping[str, Any], props: Mapping[str, Any]) -> str:
-    """The JSON of a `set_props` message's payload: made once, whoever it goes to."""
-    return to_json({"componentId": stringify_id(component_id), "props": dict(props)})
+def props_message(renderer_id: str | None, component_id: str | Mapping[str, Any], props: Mapping[str, Any]) -> SetProps:
+    """A `set_props` message for one tab, or for all (None). Its JSON is made here, once, whoever it goes to."""
+    name = stringify_id(component_id)
+    payload = to_json({"componentId": name, "props": dict(props)})
+    is_whole = not any(map(_is_patch, props.values()))
+    return SetProps(renderer_id, payload, (name, *props) if is_whole else None)
+
+
+def _is_patch(value: Any) -> bool:
+    """Whether the renderer applies this to the value that is there, instead of taking it for the new one."""
+    return isinstance(value, Patch) or (isinstance(value, dict) and "__dash_patch_update" in value)
 
 
 def is_missing(error: AttributeError) -> bool:
@@ -75,7 +84,7 @@ class WebsocketCallback(DashWebsocketCallback):
     def set_prop_sync(self, component_id: str | Mapping[str, Any], prop_name: str, value: Any) -> None:
         """Set one property in the tab that called, now. Never waits; `dash.set_props` uses this."""
         if not self.is_shutdown:
-            self._renderer.send(SetProps(self._renderer.id, props_payload(component_id, {prop_name: value})))
+            self._renderer.send(props_message(self._renderer.id, component_id, {prop_name: value}))
 
     async def set_prop(self, component_id: str | Mapping[str, Any], prop_name: str, value: Any) -> None:
         """The same, to be awaited."""

@@ -297,31 +297,31 @@ class Connection:
 
     def send(self, message: messages.Outbound) -> None:
         """Queue one message. From the event loop or from a thread; never waits; nothing happens once ended."""
-        self.send_text(codec.encode(message), is_update=isinstance(message, messages.SetProps))
+        self.send_queued(codec.queued(message))
 
-    def send_text(self, text: str, *, is_update: bool) -> None:
+    def send_queued(self, queued: codec.Queued) -> None:
         """The same for a message that is text already. The one place where a thread hands over to the event loop."""
         if self.ended:
             return
         if _is_running(self._loop):
-            self._writer.put(text, is_update=is_update)
+            self._writer.put(queued)
         else:
             with contextlib.suppress(RuntimeError):  # the loop has closed: so has the connection
-                self._loop.call_soon_threadsafe(lambda: self._writer.put(text, is_update=is_update))
+                self._loop.call_soon_threadsafe(self._writer.put, queued)
 
-    def push(self, payload: str, to_all: str) -> None:
+    def push(self, message: messages.SetProps, to_all: codec.Queued) -> None:
         """Set properties in every tab. Both are encoded once, whoever they go to.
 
         Args:
-            payload: the JSON of a `SetProps`.
-            to_all: the text of a whole `SetProps` of no tab in particular, for a client that fans it out by itself.
+            message: a `SetProps` of no tab in particular.
+            to_all: the same, encoded, for a client that fans it out by itself.
         """
         if self.bridge:
             if self._renderers:
-                self.send_text(to_all, is_update=True)
+                self.send_queued(to_all)
         else:
             for renderer_id in self._renderers:
-                self.send(messages.SetProps(renderer_id, payload))
+                self.send(messages.SetProps(renderer_id, message.payload, message.sets))
 
     def expect(self, question: messages.GetPropsRequest) -> asyncio.Future[dict[str, Any]]:
         """Ask the browser; whoever waits for what comes of it says `forget` afterwards."""

@@ -2,6 +2,11 @@
 
 The first message goes out at once. What arrives while a send is in progress waits, and goes out together in the next
 frame. An idle connection has no task here and wakes for nothing.
+
+A reader is slow when more waits for it than one frame takes. Then updates that later ones have overtaken are left out
+(`codec.conflate` has the rule), so that it skips to what is new, and holds little of the server's memory. Looked for is
+not at each message: the first time at `FRAME_BYTES`, then each time when what remained has doubled, and at last when the
+bound is reached. So each message pays for a few looks at others, however many wait.
 """
 
 from __future__ import annotations
@@ -10,14 +15,19 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
-from ..wire.codec import Queued, join, take
+from ..wire.codec import conflate, join, take
 from .asgi import Disconnected
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from ..wire.codec import Queued
+
 FRAME_BYTES = 256 * 1024
 """Messages go together up to this size: enough to save frames, small enough for a client's own limit (1 MiB is usual)."""
+
+WORTHWHILE = 16
+"""At the bound, conflation has to free one part of so many, in messages or in bytes: else each message would start it."""
 
 
 class Writer:
@@ -39,6 +49,8 @@ class Writer:
         self._on_overflow = on_overflow
         self._queue: deque[Queued] = deque()
         self._bytes = 0
+        self._enough_bytes = min(FRAME_BYTES, max_bytes)
+        """Beyond this, or beyond the bound on messages, updates are conflated."""
         self._flushing: asyncio.Task[None] | None = None
         self._stopped = False
 
@@ -47,22 +59,37 @@ class Writer:
         """Memory that waiting messages hold."""
         return self._bytes
 
-    def put(self, text: str, *, is_update: bool = False) -> None:
+    def put(self, message: Queued) -> None:
         """Send this after all that was put before. Beyond the bounds, `on_overflow` is called and nothing more is taken.
 
         One message may be larger than the whole bound, if nothing else waits: a figure is as large as it is.
         """
         if self._stopped:
             return
-        size = text.__sizeof__()
-        if self._queue and (self._bytes + size > self._max_bytes or len(self._queue) >= self._max_messages):
+        self._queue.append(message)
+        self._bytes += message.text.__sizeof__()
+        if (self._bytes > self._enough_bytes or len(self._queue) > self._max_messages) and not self._make_room():
             self.stop()
             self._on_overflow()
             return
-        self._queue.append(Queued(text, is_update))
-        self._bytes += size
         if self._flushing is None:
             self._flushing = asyncio.get_running_loop().create_task(self._flush(), name="writer")
+
+    def _make_room(self) -> bool:
+        """Leave out what is overtaken. Whether what remains is within the bounds, and leaves room for more."""
+        waiting, held = len(self._queue), self._bytes
+        is_full = held > self._max_bytes or waiting > self._max_messages
+        self._queue = conflate(self._queue)
+        self._bytes = sum(one.text.__sizeof__() for one in self._queue)
+        self._enough_bytes = min(self._max_bytes, max(FRAME_BYTES, 2 * self._bytes))
+        if not is_full or len(self._queue) == 1:
+            return True
+        dropped, freed = waiting - len(self._queue), held - self._bytes
+        return (
+            self._bytes <= self._max_bytes
+            and len(self._queue) <= self._max_messages
+            and (dropped * WORTHWHILE >= waiting or freed * WORTHWHILE >= held)
+        )
 
     def stop(self) -> None:
         """Send nothing more, not even what waits. A frame that the server is about to take is beyond us."""
@@ -81,9 +108,10 @@ class Writer:
         try:
             while self._queue:
                 taken = take(self._queue, frame_bytes=FRAME_BYTES, keeps_order=self._keeps_order)
-                self._bytes -= sum(queued.text.__sizeof__() for queued in taken)
+                self._bytes -= sum(one.text.__sizeof__() for one in taken)
                 await self._send(join(taken))
         except Disconnected:
             self.stop()  # the reader hears of it too, and ends the connection
         finally:
+            self._enough_bytes = min(FRAME_BYTES, self._max_bytes)
             self._flushing = None

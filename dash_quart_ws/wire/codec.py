@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
@@ -30,7 +31,7 @@ from .messages import (
 )
 
 if TYPE_CHECKING:
-    from collections import deque
+    from collections.abc import Iterable
 
 ID_CHARACTERS = 256
 """Longest request or renderer id that is taken; Dash's own have 36."""
@@ -254,8 +255,55 @@ class Queued(NamedTuple):
     """One encoded message that waits to be sent."""
 
     text: str
-    is_update: bool
+    is_update: bool = False
     """Whether it is a `SetProps`."""
+    tab: str | None = None
+    """The tab that it goes to. None: an update of every tab, or a word about none of them, such as a heartbeat's answer."""
+    sets: tuple[str, ...] | None = None
+    """What an update overwrites whole: a component's id and the names of properties. None for everything else."""
+
+
+def queued(message: Outbound) -> Queued:
+    """Encode a message, and keep beside the text what its waiting place has to know."""
+    text = encode(message)
+    match message:
+        case SetProps(tab, _, sets):
+            return Queued(text, is_update=True, tab=tab, sets=sets)
+        case Welcome() | HeartbeatAck():
+            return Queued(text)
+        case _:
+            return Queued(text, tab=message.renderer_id)
+
+
+def conflate(queue: Iterable[Queued]) -> deque[Queued]:
+    """What a client needs of all that waits for it, in the same order: without the updates that are overtaken.
+
+    An update is left out if a later one sets exactly the same properties of the same component, in the same tab (or both
+    in all tabs), to whole new values, and between the two there is, for that tab, nothing but whole new values. Anything
+    else that goes to a tab sees what was set before it: the answer to a callback (the renderer reads `State` when it
+    comes, and a result may be a `Patch`), a question about properties, and every `Patch` (a value that it builds on may
+    be inside of another component's children). An update of all tabs gives way to nothing behind such a message to any
+    tab; a `Patch` in all tabs stands in the way in each.
+
+    What stays keeps its place: the later update is never moved forward. In between its component may have been replaced,
+    as a child of another one, and an update that comes too early would be lost with the old one. Nor does an update of
+    two properties give way to two updates of one, or to one of three: what was set together arrives together.
+    """
+    kept: deque[Queued] = deque()
+    overtaken: dict[str | None, set[tuple[str, ...]]] = {}
+    for one in reversed(tuple(queue)):
+        if one.sets is not None:
+            later = overtaken.setdefault(one.tab, set())
+            if one.sets in later:
+                continue
+            later.add(one.sets)
+        elif one.tab is not None:
+            overtaken.pop(one.tab, None)
+            overtaken.pop(None, None)
+        elif one.is_update:
+            overtaken.clear()
+        kept.appendleft(one)
+    return kept
 
 
 def take(queue: deque[Queued], *, frame_bytes: int, keeps_order: bool) -> list[Queued]:
@@ -277,4 +325,4 @@ def take(queue: deque[Queued], *, frame_bytes: int, keeps_order: bool) -> list[Q
 
 def join(taken: list[Queued]) -> str:
     """One text frame: a single message as it is, several as an array."""
-    return taken[0].text if len(taken) == 1 else "[" + ",".join(queued.text for queued in taken) + "]"
+    return taken[0].text if len(taken) == 1 else "[" + ",".join(one.text for one in taken) + "]"

@@ -109,11 +109,13 @@ class CallbackFailed:
 class SetProps:
     """Set properties of one component of one tab. `payload` is JSON text: `{"componentId": …, "props": {…}}`.
 
-    `renderer_id` None: of every tab that is attached; the client fans it out.
+    `renderer_id` None: of every tab that is attached; the client fans it out. `sets`: the component's id and the names of
+    its properties, if each gets a whole new value; None if one is a `Patch`, which builds on the value before.
     """
 
     renderer_id: str | None
     payload: str
+    sets: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

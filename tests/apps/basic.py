@@ -11,7 +11,7 @@ import threading
 import time
 
 import quart_auth
-from dash import Dash, Input, Output, callback, ctx, dcc, html, no_update
+from dash import Dash, Input, Output, callback, ctx, dcc, html, no_update, set_props
 from quart import request
 from quart_auth import AuthUser, QuartAuth
 
@@ -39,7 +39,7 @@ app.layout = html.Div(
     [
         html.Button("go", id="go"),
         dcc.Input(id="text", value="typed"),
-        *(html.Div(id=id) for id in ("echo", "sync", "slow", "block", "fail", "who", "prop", "stream", "out")),
+        *(html.Div(id=id) for id in ("echo", "sync", "slow", "block", "fail", "who", "prop", "stream", "flood", "out")),
     ]
 )
 
@@ -135,6 +135,17 @@ async def stream(kilobytes):
         await ctx.websocket.set_prop("stream", "title", "x" * 1024 * kilobytes)
         await asyncio.sleep(0)
     return no_update
+
+
+@callback(Output("flood", "children"), Input("go", "n_clicks"))
+async def flood(times):
+    """Sets one property so many times, to 1 kB each."""
+    for number in range(times):
+        set_props("out", {"title": f"{number:01000}"})
+        if number % 100 == 0:
+            await asyncio.sleep(0)
+    finished.append("flood")
+    return "done"
 
 
 @server.get("/login/<name>")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import websockets
 
+from tests.raw import resident_megabytes
 from tests.server import BRIDGE, await_for, call, closed, messages, next_message, request_message, result, serving
 
 if TYPE_CHECKING:
@@ -354,3 +355,31 @@ async def test_a_request_that_comes_right_behind_the_logout_does_not_run(hyperco
         count = hypercorn.get("/state").json["started"].count("echo")
         await send_until_closed(socket, request_message("echo.children", 1, "after"))
     assert hypercorn.get("/state").json["started"].count("echo") == count
+
+
+@pytest.mark.parametrize("bridge", [True, False], ids=["bridge", "Dash's own worker"])
+async def test_a_client_that_stops_reading_gets_the_last_value_and_is_not_closed(
+    hypercorn: Server, bridge: bool
+) -> None:
+    """100 MB for one property: what its own buffers and the kernel's do not hold is overtaken."""
+    times = 100_000
+    cookie = hypercorn.login("sleepy")
+    pid = hypercorn.get("/state").json["pid"]
+    finished = hypercorn.get("/state").json["finished"].count("flood")
+    async with (hypercorn.bridge if bridge else hypercorn.connect)(cookie, max_queue=1) as socket:
+        before = highest = resident_megabytes(pid)
+        await socket.send(request_message("flood.children", times))
+        while hypercorn.get("/state").json["finished"].count("flood") == finished:
+            highest = max(highest, resident_megabytes(pid))
+            await asyncio.sleep(0.05)
+        titles = []
+        async for message in messages(socket):
+            if message["type"] == "callback_response":
+                assert result(message["payload"]) == "done"
+                break
+            titles.append(int(message["payload"]["props"]["title"]))
+        assert titles == sorted(set(titles))
+        assert (titles[0], titles[-1]) == (0, times - 1)
+        assert len(titles) < times / 2
+        assert highest - before < 32
+        assert result(await call(socket, "echo.children", 7, "after")) is not None

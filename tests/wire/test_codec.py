@@ -326,3 +326,77 @@ def test_updates_that_come_first_share_a_frame_with_the_response_behind_them() -
     update, response = Queued('{"type":"set_props"}', True), Queued('{"type":"callback_response"}', False)
     frames = frames_of([update, update, response, update], 1000, keeps_order=False)
     assert frames == [[update, update, response], [update]]
+
+
+# ------------------------------------------------------------------------------------------- what is overtaken
+
+BAR, LABEL = ("bar", "value"), ("bar", "label")
+
+
+def of(tab: str | None, sets: tuple[str, ...] | None) -> Queued:
+    return codec.queued(messages.SetProps(tab, "{}", sets))
+
+
+def answer(tab: str) -> Queued:
+    return codec.queued(messages.CallbackUnchanged("1", tab))
+
+
+def question(tab: str) -> Queued:
+    return codec.queued(messages.GetPropsRequest("1", tab, "bar", ("value",)))
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        [],
+        [of("a", LABEL)],
+        [of("a", ("box", "children"))],
+        [of("a", ("bar", "value", "label"))],
+        [of("b", BAR)],
+        [of(None, BAR)],
+        [of("b", None)],
+        [answer("b"), question("b")],
+        [codec.queued(messages.HeartbeatAck())],
+    ],
+)
+def test_a_later_update_overtakes_an_earlier_one_and_keeps_its_own_place(between: list[Queued]) -> None:
+    first, last = of("a", BAR), of("a", BAR)
+    kept = codec.conflate([first, *between, last])
+    assert list(kept) == [*between, last]
+    assert kept[-1] is last
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        [of("a", None)],
+        [of(None, None)],
+        [answer("a")],
+        [question("a")],
+        [codec.queued(messages.Attached("a", None))],
+        [codec.queued(messages.Error("bad", None, "a"))],
+    ],
+)
+@pytest.mark.parametrize("tab", ["a", None])
+def test_nothing_is_overtaken_across_what_shows_the_order_to_its_tab(tab: str | None, between: list[Queued]) -> None:
+    queue = [of(tab, BAR), *between, of(tab, BAR)]
+    assert list(codec.conflate(queue)) == queue
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later"),
+    [
+        (of("a", BAR), of("a", LABEL)),
+        (of("a", BAR), of("b", BAR)),
+        (of("a", BAR), of(None, BAR)),
+        (of(None, BAR), of("a", BAR)),
+        (of("a", BAR), of("a", ("bar", "value", "label"))),
+        (of("a", ("bar", "value", "label")), of("a", BAR)),
+        (of("a", BAR), of("a", ("other", "value"))),
+        (of("a", None), of("a", BAR)),
+        (of("a", None), of("a", None)),
+        (answer("a"), answer("a")),
+    ],
+)
+def test_only_an_update_of_exactly_the_same_overtakes(earlier: Queued, later: Queued) -> None:
+    assert list(codec.conflate([earlier, later])) == [earlier, later]
