@@ -48,8 +48,8 @@ async def fill(megabytes):
     """Sends so much, no more, and then goes on for ever."""
     started.append("fill")
     try:
-        for _ in range(megabytes * 16):
-            await ctx.websocket.set_prop("b", "title", PIECE)
+        for number in range(megabytes * 16):  # properties that no other one overtakes
+            await ctx.websocket.set_prop("b", f"data-{number}", PIECE)
         await asyncio.Event().wait()
     finally:
         finished.append("fill")
