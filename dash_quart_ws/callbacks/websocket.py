@@ -26,8 +26,10 @@ def props_message(renderer_id: str | None, component_id: str | Mapping[str, Any]
     """A `set_props` message for one tab, or for all (None). Its JSON is made here, once, whoever it goes to."""
     name = stringify_id(component_id)
     payload = to_json({"componentId": name, "props": dict(props)})
-    is_whole = not any(map(_is_patch, props.values()))
-    return SetProps(renderer_id, payload, (name, *props) if is_whole else None)
+    for value in props.values():
+        if _is_patch(value):
+            return SetProps(renderer_id, payload)
+    return SetProps(renderer_id, payload, (name, *props))
 
 
 def _is_patch(value: Any) -> bool:

@@ -202,9 +202,8 @@ def encode(message: Outbound) -> str:
             return _response(request_id, renderer_id, '{"status":"prevent_update"}')
         case CallbackFailed(request_id, renderer_id, text):
             return _response(request_id, renderer_id, '{"status":"error","message":' + quote(text) + "}")
-        case SetProps(renderer_id, payload):
-            to_one = "" if renderer_id is None else f'"rendererId":{quote(renderer_id)},'
-            return f'{{"type":"set_props",{to_one}"payload":{payload}}}'
+        case SetProps():
+            return _set_props(message)
         case GetPropsRequest(request_id, renderer_id, component_id, properties):
             names = ",".join(map(quote, properties))
             return (
@@ -230,6 +229,11 @@ def encode(message: Outbound) -> str:
                 if value is not None
             )
             return f'{{"type":"error",{ids}"payload":{{"message":{quote(text)}}}}}'
+
+
+def _set_props(message: SetProps) -> str:
+    to_one = "" if message.renderer_id is None else f'"rendererId":{quote(message.renderer_id)},'
+    return f'{{"type":"set_props",{to_one}"payload":{message.payload}}}'
 
 
 def _response(request_id: str, renderer_id: str, payload: str) -> str:
@@ -265,14 +269,11 @@ class Queued(NamedTuple):
 
 def queued(message: Outbound) -> Queued:
     """Encode a message, and keep beside the text what its waiting place has to know."""
-    text = encode(message)
-    match message:
-        case SetProps(tab, _, sets):
-            return Queued(text, is_update=True, tab=tab, sets=sets)
-        case Welcome() | HeartbeatAck():
-            return Queued(text)
-        case _:
-            return Queued(text, tab=message.renderer_id)
+    if isinstance(message, SetProps):  # first, and by the shortest way: there are many of them
+        return Queued(_set_props(message), is_update=True, tab=message.renderer_id, sets=message.sets)
+    if isinstance(message, Welcome | HeartbeatAck):
+        return Queued(encode(message))
+    return Queued(encode(message), tab=message.renderer_id)
 
 
 def conflate(queue: Iterable[Queued]) -> deque[Queued]:
