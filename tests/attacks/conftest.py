@@ -18,12 +18,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items[:] = [item for item in items if item not in last] + last
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("attacks")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def site(folder: Path) -> Iterator[Target]:
     """The app that most attacks are about."""
     with attacked(folder) as target:
