@@ -301,14 +301,19 @@ class Browser(base.Browser):
             return found["result"].get("value")
 
     def workers(self) -> list[str]:
-        """URLs of the SharedWorkers that run."""
+        """URLs of this site's SharedWorkers. Those of a site that was left may take their time to go."""
+        return [one["url"] for one in self._workers()]
+
+    def _workers(self) -> list[Any]:
+        origin = self.js("return location.origin")
         with self.devtools() as command:
-            return [one["url"] for one in command("Target.getTargets")["targetInfos"] if one["type"] == "shared_worker"]
+            found = command("Target.getTargets")["targetInfos"]
+        return [one for one in found if one["type"] == "shared_worker" and one["url"].startswith(f"{origin}/")]
 
     def process_of_worker(self) -> int:
         """The renderer process that hosts the SharedWorker."""
+        (target,) = self._workers()
         with self.devtools() as command:
-            (target,) = (one for one in command("Target.getTargets")["targetInfos"] if one["type"] == "shared_worker")
             session = command("Target.attachToTarget", targetId=target["targetId"], flatten=True)["sessionId"]
             return self._busiest(lambda: command("Runtime.evaluate", session, expression=f"({BUSY})()"))
 

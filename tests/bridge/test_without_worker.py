@@ -29,7 +29,7 @@ def works(site: Site, browser: Browser, alice: str) -> None:
     assert site.get(f"/push/{alice}/hello") == {"connections": 1}
     browser.wait_for_text("news", "hello")
     assert len(site.proxy.live) == 1
-    assert browser.ajs("return (await fetch('/logout', {method: 'POST'})).status") == 200
+    browser.js("fetch('/logout', {method: 'POST'})")  # the page may be gone before the answer comes
     browser.wait_for_login()
     wait_for(lambda: site.running(alice) == [] and not site.proxy.live, PATIENCE, "nothing to be left")
 
