@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import contextvars
 import dataclasses
+import functools
 import inspect
 import logging
 import traceback
+import types
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from dash import Dash, _callback, _callback_signing, _pages, hooks
 from dash._callback_context import context_value
 from dash._get_app import app_context
-from dash._utils import stringify_id
+from dash._grouping import grouping_len, map_grouping
+from dash._utils import AttributeDict, split_callback_id, stringify_id
 from dash._utils import to_json as _to_json
-from dash.backends._quart import QuartDashServer, QuartRequestAdapter
+from dash.backends._quart import QuartDashServer, QuartRequestAdapter, QuartResponseAdapter
 from dash.backends.ws import DashWebsocketCallback
 from dash.exceptions import UnsupportedRelativePath
-from quart import g, has_request_context, websocket
+from quart import Response, g, has_request_context, websocket
 from werkzeug.datastructures import MultiDict
 from werkzeug.local import LocalProxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
-    from dash.types import CallbackExecutionBody
     from quart import Quart
 
 __all__ = [
+    "Callbacks",
     "DashWebsocketCallback",
     "FirstContact",
     "Prepared",
@@ -47,7 +50,6 @@ __all__ = [
     "is_own_first_request",
     "is_router",
     "page_found_for",
-    "prepare",
     "sign_page",
     "signed_page",
     "stringify_id",
@@ -111,6 +113,9 @@ def has_dev_tools(app: Dash) -> bool:
 OWN_PAGE = "_dash_quart_ws_own_page"
 """Where `g` holds the token of a request without a page."""
 
+CARRIER = "_dash_quart_ws_carrier"
+"""Where `g` of a websocket holds its `Carrier`."""
+
 PAGE_PATH = "_dash_quart_ws_page_path"
 """Where `g` holds a page's path without the app's prefix, while Dash looks for its title and description: it takes the
 path as it is, and below a prefix would find another page's."""
@@ -162,6 +167,55 @@ class RequestAdapter(QuartRequestAdapter):
         return self._is_websocket or bool(super().is_json)
 
 
+class SocketResponse(QuartResponseAdapter):
+    """`ctx.response` over the websocket. Dash's own makes a whole response for each callback; mostly nobody asks for it."""
+
+    def __init__(self) -> None:
+        self._headers: dict[str, Any] = {}
+        self._cookies: dict[str, Any] = {}
+
+    @functools.cached_property
+    def _quart_response(self) -> Response:  # type: ignore[override]  # which Dash's own sets
+        return Response(content_type="application/json")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Carrier:
+    """What Dash's `ctx` shows of the request or handshake that carries a callback.
+
+    Reading it takes longer than all the rest of a small callback. A handshake's does not change, so that one is read once.
+    """
+
+    cookies: dict[str, str]
+    headers: dict[str, str]
+    args: Any
+    path: str
+    remote: Any
+    origin: Any
+
+    @classmethod
+    def here(cls) -> Carrier:
+        """That of the current request or websocket."""
+        adapter = RequestAdapter()
+        return cls(
+            dict(adapter.cookies),
+            dict(adapter.headers),
+            adapter.args,
+            adapter.full_path,
+            adapter.remote_addr,
+            adapter.origin,
+        )
+
+    @classmethod
+    def of_websocket(cls) -> Carrier:
+        """That of the current websocket, which is the same for all its callbacks."""
+        carrier: Carrier | None = getattr(g, CARRIER, None)
+        if carrier is None:
+            carrier = cls.here()
+            setattr(g, CARRIER, carrier)
+        return carrier
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Prepared:
     """A callback with its arguments and its context; calling it runs the user's function, and gives JSON text.
@@ -174,21 +228,164 @@ class Prepared:
     is_async: bool
 
 
-def prepare(app: Dash, body: dict[str, Any], websocket_callback: DashWebsocketCallback | None = None) -> Prepared:
-    """Dash's own preparation of a callback, in the current request or websocket context.
+class Plan:
+    """What is the same each time a callback is called, worked out once.
 
-    Raises:
-        KeyError: there is no such callback.
+    Dash works it out for every call, which takes several times as long as a small callback itself. `Callbacks.prepare`
+    gives a function exactly what Dash's own preparation would: `tests/test_dash.py` compares the two.
     """
-    app_context.set(app)
-    context = app._initialize_context(cast("CallbackExecutionBody", body))
-    if websocket_callback is not None:
-        context.dash_websocket = websocket_callback
-    untyped: Any = app
-    function = untyped._prepare_callback(context, body)
-    arguments = untyped._inputs_to_vals(context.inputs_list + context.states_list)
-    call = untyped._execute_callback(function, arguments, context.outputs_list, context)
-    return Prepared(call, context, inspect.iscoroutinefunction(function))
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        self.spec = spec
+        self.original = spec["callback"]
+        self.function = with_to_json(self.original)
+        self.is_async = inspect.iscoroutinefunction(self.function)
+        self.background = spec.get("background", False)
+        self.has_output = not spec.get("no_output")
+        self.arguments = Grouping(spec["inputs_state_indices"])
+        self.outputs = Grouping(spec.get("outputs_indices", []))
+
+    def holds_for(self, spec: dict[str, Any]) -> bool:
+        """Whether it was made from this entry of `callback_map`, with this function."""
+        return spec is self.spec and spec["callback"] is self.original
+
+
+class Grouping:
+    """How the flat list of a callback's inputs and states, or of its outputs, becomes what the app has asked for."""
+
+    def __init__(self, indices: Any) -> None:
+        self.indices = indices
+        self.length: int = grouping_len(indices)  # type: ignore[no-untyped-call]
+        self.is_plain = isinstance(indices, list) and indices == list(range(self.length))
+        self.is_used = not isinstance(indices, int) and indices != list(range(self.length))
+
+    def of(self, flat: Any) -> tuple[Any, bool]:
+        """The grouping, and whether it is one."""
+        if not isinstance(flat, list):
+            flat = [flat]
+        if not flat:
+            return [], False
+        if isinstance(self.indices, int):
+            return flat[self.indices], False
+        if self.is_plain and len(flat) >= self.length:
+            return flat[: self.length], self.is_used
+        grouping = map_grouping(lambda index: flat[index], self.indices)  # type: ignore[no-untyped-call]
+        return grouping, self.is_used
+
+
+class Callbacks:
+    """The callbacks of one app, ready to be prepared for a call."""
+
+    def __init__(self, app: Dash) -> None:
+        self._app = app
+        self._plans: dict[str, Plan] = {}
+
+    def prepare(self, body: dict[str, Any], websocket_callback: DashWebsocketCallback | None = None) -> Prepared:
+        """A callback with its arguments and context, in the current request or websocket context.
+
+        Args:
+            body: the renderer's request: `output`, `outputs`, `inputs`, `state`, `changedPropIds`.
+            websocket_callback: what `ctx.websocket` is; None over HTTP.
+
+        Raises:
+            KeyError: there is no such callback.
+        """
+        app = self._app
+        app_context.set(app)
+        plan = self._plan(body["output"])
+        inputs, states, outputs = body.get("inputs", []), body.get("state", []), body.get("outputs", [])
+        changed = body.get("changedPropIds", [])
+        if plan.has_output and not outputs:
+            split_callback_id(body["output"])  # type: ignore[no-untyped-call]  # as Dash does: it raises for a wrong one
+        carrier = Carrier.here() if websocket_callback is None else Carrier.of_websocket()
+        values, arguments = _values_and_arguments(inputs, changed)
+        state_values, state_arguments = _values_and_arguments(states, changed)
+        args_grouping, using_args_grouping = plan.arguments.of(arguments + state_arguments)
+        outputs = outputs if plan.has_output else []
+        outputs_grouping, using_outputs_grouping = plan.outputs.of(outputs)
+        context = AttributeDict(
+            {
+                "inputs_list": inputs,
+                "states_list": states,
+                "outputs_list": outputs,
+                "input_values": values,
+                "state_values": state_values,
+                "triggered_inputs": [{"prop_id": prop_id, "value": values.get(prop_id)} for prop_id in changed],
+                "dash_response": SocketResponse() if websocket_callback else app.backend.response_adapter(),
+                "cookies": carrier.cookies.copy(),
+                "headers": carrier.headers.copy(),
+                "args": carrier.args,
+                "path": carrier.path,
+                "remote": carrier.remote,
+                "origin": carrier.origin,
+                "updated_props": {},
+            }
+        )
+        if websocket_callback is not None:
+            dict.__setitem__(context, "dash_websocket", websocket_callback)
+        dict.update(
+            context,
+            background_callback_manager=plan.spec.get("manager") or app._background_manager,
+            ignore_register_page=plan.background,
+            args_grouping=args_grouping,
+            using_args_grouping=using_args_grouping,
+            outputs_grouping=outputs_grouping,
+            using_outputs_grouping=using_outputs_grouping,
+        )
+        untyped: Any = app
+        flat = untyped._inputs_to_vals(inputs + states)
+        call = untyped._execute_callback(plan.function, flat, outputs, context)
+        return Prepared(call, context, plan.is_async)
+
+    def _plan(self, output: str) -> Plan:
+        spec = self._app.callback_map.get(output)
+        if spec is None or "callback" not in spec:
+            raise KeyError(f"Callback function not found for output '{output}'.")
+        plan = self._plans.get(output)
+        if plan is None or not plan.holds_for(spec):
+            plan = self._plans[output] = Plan(spec)
+        return plan
+
+
+def _values_and_arguments(entries: list[Any], changed: list[str]) -> tuple[AttributeDict, list[Any]]:
+    """What `ctx.inputs` or `ctx.states` holds of one of the request's lists, and what `ctx.args_grouping` is made of."""
+    values: dict[str, Any] = {}
+    arguments: list[Any] = []
+    for entry in entries:
+        if isinstance(entry, dict):
+            arguments.append(_argument(entry, values, changed))
+        else:
+            arguments.append([_argument(one, values, changed) for one in entry])
+    return AttributeDict(values), arguments
+
+
+def _argument(entry: dict[str, Any], values: dict[str, Any], changed: list[str]) -> AttributeDict:
+    id, value = entry["id"], entry.get("value")
+    name = stringify_id(id)
+    prop_id = f"{name}.{entry['property']}"
+    values[prop_id] = value
+    return AttributeDict(
+        {
+            **entry,
+            "value": value,
+            "str_id": name,
+            "triggered": prop_id in changed,
+            "id": AttributeDict(id) if isinstance(id, dict) else id,
+        }
+    )
+
+
+def with_to_json(wrapper: Callable[..., Any]) -> Callable[..., Any]:
+    """Dash's wrapper around a user's function, as it is, but with our `to_json` for what the function has returned.
+
+    The text is the same, and takes less time. What another library has put in the wrapper's place is left alone.
+    """
+    if not isinstance(wrapper, types.FunctionType) or wrapper.__globals__ is not vars(_callback):
+        return wrapper
+    globals_ = {**wrapper.__globals__, "to_json": to_json}
+    copy = types.FunctionType(wrapper.__code__, globals_, wrapper.__name__, wrapper.__defaults__, wrapper.__closure__)
+    copy.__kwdefaults__ = wrapper.__kwdefaults__
+    return functools.update_wrapper(copy, wrapper)
 
 
 def callback_traceback(app: Dash, error: BaseException) -> str | None:

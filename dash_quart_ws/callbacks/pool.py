@@ -3,16 +3,22 @@
 A thread that is busy cannot be taken back: a user whose callbacks block must not be able to hold all of them. So each
 user has a share of the threads, and when threads are scarce users take turns, not callbacks. A thread counts against
 its user until the function in it returns, whatever became of the connection or the session that asked for it.
+
+Starting a thread's work, and waking the event loop for its result, costs more than a small function. So a thread that has
+finished takes the next function itself, and the event loop is woken once for all results that are there.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-import functools
+import dataclasses
 import logging
+import threading
 from collections import Counter, OrderedDict, deque
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..connections.handover import Handover
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,38 +32,88 @@ FULL_WARNING_EVERY = 60.0
 """Seconds between two log lines about a pool that is full."""
 
 
+@dataclasses.dataclass(slots=True, eq=False)
+class Job:
+    """A function that waits for a thread, runs in one, or has run."""
+
+    user: str
+    function: Callable[[], Any]
+    context: contextvars.Context
+    outcome: asyncio.Future[Any]
+    done: Handover[Job]
+    result: Any = None
+    error: BaseException | None = None
+
+    def run(self) -> None:
+        """In the thread."""
+        try:
+            self.result = self.context.run(self.function)
+        except BaseException as error:  # noqa: BLE001 - it is raised where the outcome is awaited
+            self.error = error
+
+    def settle(self) -> None:
+        """On the event loop: tell who waits."""
+        if self.outcome.done():
+            return
+        error = self.error
+        if error is None:
+            self.outcome.set_result(self.result)
+        elif isinstance(error, Exception) and not isinstance(error, StopIteration):
+            self.outcome.set_exception(error)
+        else:  # a future takes no StopIteration; SystemExit would end the server, CancelledError leave no answer
+            wrapped = RuntimeError(f"the callback raised {type(error).__name__}")
+            wrapped.__cause__ = error
+            self.outcome.set_exception(wrapped)
+
+
 class Pool:
-    """Runs functions in at most `threads` threads, at most `share` of them for one user. Belongs to the event loop."""
+    """Runs functions in at most `threads` threads, at most `share` of them for one user."""
 
     def __init__(self, executor: Executor, *, threads: int, share: int | None) -> None:
         self.threads = threads
         self.share = min(threads, share or -(-threads // 2))
         self._executor = executor
+        self._lock = threading.Lock()
+        """Guards what follows, which the event loop and the threads share."""
+        self._active = 0
+        """Threads that run a function, or are about to take one."""
         self._busy: Counter[str] = Counter()
-        self._waiting: OrderedDict[str, deque[tuple[asyncio.Future[Any], Callable[[], Any]]]] = OrderedDict()
+        self._waiting: OrderedDict[str, deque[Job]] = OrderedDict()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._warned_at = float("-inf")
 
     @property
     def busy(self) -> int:
         """Threads that run a function."""
-        return self._busy.total()
+        with self._lock:
+            return self._busy.total()
 
     @property
     def queued(self) -> int:
         """Functions that wait for a thread."""
-        return sum(map(len, self._waiting.values()))
+        with self._lock:
+            return sum(map(len, self._waiting.values()))
 
     async def run(self, user: str, function: Callable[[], T]) -> T:
         """The function's result, from a thread that sees the caller's context variables.
 
         Cancelling takes a function that still waits out of the queue; one that runs goes on, and its result is dropped.
+
+        Raises:
+            RuntimeError: the threads have been let go.
         """
         loop = asyncio.get_running_loop()
-        context = contextvars.copy_context()
+        if loop is not self._loop:
+            self._loop, self._done = loop, Handover(loop, Job.settle, look_every=None)
         outcome: asyncio.Future[T] = loop.create_future()
-        self._waiting.setdefault(user, deque()).append((outcome, lambda: context.run(function)))
-        self._start_what_fits(loop)
-        if self.queued and loop.time() > self._warned_at + FULL_WARNING_EVERY:
+        job = Job(user, function, contextvars.copy_context(), outcome, self._done)
+        with self._lock:
+            self._waiting.setdefault(user, deque()).append(job)
+            one_more = self._active < self.threads and self._busy[user] < self.share
+            self._active += one_more
+        if one_more:
+            self._executor.submit(self._work)
+        elif loop.time() > self._warned_at + FULL_WARNING_EVERY:
             self._warned_at = loop.time()
             logger.warning(
                 "synchronous callbacks wait for a thread: %d of %d busy, %d queued. Write slow callbacks with async def, "
@@ -66,43 +122,48 @@ class Pool:
             )  # fmt: skip
         return await outcome
 
-    def _start_what_fits(self, loop: asyncio.AbstractEventLoop) -> None:
-        for user in list(self._waiting):
-            if self.busy >= self.threads:
-                return
-            self._start_one(user, loop)
+    def _work(self) -> None:
+        """In a thread: run what waits, until there is nothing that may be started."""
+        job = self._next(None)
+        while job is not None:
+            job.run()
+            following = self._next(job.user)
+            job.done.put(job)
+            job = following
 
-    def _start_one(self, user: str, loop: asyncio.AbstractEventLoop) -> None:
-        queue = self._waiting[user]
-        while queue and self._busy[user] < self.share:
-            outcome, function = queue.popleft()
-            if not outcome.done():  # it is, when its caller was cancelled while it waited
-                self._busy[user] += 1
-                hand_back = functools.partial(self._hand_back, loop, user, outcome)
-                self._executor.submit(function).add_done_callback(hand_back)
-                break
-        if queue:
-            self._waiting.move_to_end(user)  # the next turn is somebody else's
-        else:
-            del self._waiting[user]
+    def _next(self, finished: str | None) -> Job | None:
+        """The next function for a thread, in the users' turn; None sends the thread home.
 
-    def _hand_back(self, loop: asyncio.AbstractEventLoop, user: str, outcome: asyncio.Future[Any], done: Any) -> None:
-        """In the thread: give the result to the loop."""
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(self._finished, loop, user, outcome, done)
+        `finished`: the user whose function this thread has just run.
+        """
+        with self._lock:
+            if finished is not None:
+                self._busy[finished] -= 1
+                if not self._busy[finished]:
+                    del self._busy[finished]
+            job, nothing_left = None, []
+            for user, jobs in self._waiting.items():
+                if self._busy[user] < self.share:
+                    job = _first_wanted(jobs)
+                    if not jobs:
+                        nothing_left.append(user)
+                    if job is not None:
+                        break
+            for user in nothing_left:
+                del self._waiting[user]
+            if job is None:
+                self._active -= 1
+                return None
+            self._busy[job.user] += 1
+            if job.user in self._waiting:
+                self._waiting.move_to_end(job.user)  # the next turn is somebody else's
+            return job
 
-    def _finished(self, loop: asyncio.AbstractEventLoop, user: str, outcome: asyncio.Future[Any], done: Any) -> None:
-        self._busy[user] -= 1
-        if not self._busy[user]:
-            del self._busy[user]
-        if not outcome.done():
-            error = done.exception()
-            if error is None:
-                outcome.set_result(done.result())
-            elif isinstance(error, Exception) and not isinstance(error, StopIteration):
-                outcome.set_exception(error)
-            else:  # a future takes no StopIteration; SystemExit would end the server, CancelledError leave no answer
-                wrapped = RuntimeError(f"the callback raised {type(error).__name__}")
-                wrapped.__cause__ = error
-                outcome.set_exception(wrapped)
-        self._start_what_fits(loop)
+
+def _first_wanted(jobs: deque[Job]) -> Job | None:
+    """Take the first function off whose caller was not cancelled while it waited."""
+    while jobs:
+        job = jobs.popleft()
+        if not job.outcome.done():
+            return job
+    return None

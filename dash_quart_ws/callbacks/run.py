@@ -16,10 +16,10 @@ from dash.exceptions import PreventUpdate, WebsocketDisconnected
 from quart import abort, jsonify
 from werkzeug.exceptions import HTTPException
 
-from .._dash import callback_traceback, prepare, websocket_options
+from .._dash import Callbacks, callback_traceback, websocket_options
 from ..exceptions import WebsocketNeeded
 from ..sessions.guard import json_body
-from ..sessions.rights import RIGHTS, noting_here, rights_here
+from ..sessions.rights import RIGHTS, rights_here
 from ..wire.close import CloseCode
 from ..wire.messages import STALE_PAGE, CallbackFailed, CallbackRequest, CallbackResult, CallbackUnchanged, Outbound
 from .websocket import WebsocketCallback, is_missing
@@ -52,6 +52,7 @@ class Runner:
 
     def __init__(self, app: Dash, pool: Callable[[], Pool], sessions: Sessions, guard: Guard) -> None:
         self._app = app
+        self._callbacks = Callbacks(app)
         self._pool = pool
         self._sessions = sessions
         self._guard = guard
@@ -67,12 +68,11 @@ class Runner:
         if not self._sessions.may_run(connection):  # its end cancels this task
             connection.end(CloseCode.SESSION_CHANGED, "the session has expired")
             return CallbackUnchanged(*ids)
-        if connection.session is not None:
-            self._sessions.touch(connection.session)
+        self._sessions.touch_for_callback(connection)
         user = f"user {connection.user}" if connection.user is not None else f"address {connection.remote}"
         try:
-            prepared = prepare(self._app, request.payload, WebsocketCallback(renderer))
-            data = await self._call(prepared, user)
+            prepared = self._callbacks.prepare(request.payload, WebsocketCallback(renderer))
+            data = await self._call(prepared, user, rights)
         except (PreventUpdate, WebsocketDisconnected):
             return CallbackUnchanged(*ids)
         except asyncio.CancelledError:
@@ -94,9 +94,10 @@ class Runner:
         body = await json_body()
         if not isinstance(body, dict) or not isinstance(body.get("output"), str):
             abort(400, "a callback request is a JSON object with a string as its output")
-        prepared = prepare(self._app, body)
+        prepared = self._callbacks.prepare(body)
         try:
-            data = await self._sessions.while_valid(self._call(prepared, self._sessions.payer()), rights_here())
+            rights = rights_here()
+            data = await self._sessions.while_valid(self._call(prepared, self._sessions.payer(), rights), rights)
         except AttributeError as error:
             if is_missing(error):
                 raise WebsocketNeeded(body["output"]) from error
@@ -104,12 +105,12 @@ class Runner:
         response: Response = prepared.context.dash_response.set_response(data=data)
         return response
 
-    async def _call(self, prepared: Prepared, user: str) -> str:
-        rights = rights_here()
-        if rights is not None:
-            await rights.read()
-            prepared.context[RIGHTS] = rights.carried()
-        with noting_here():
+    async def _call(self, prepared: Prepared, user: str, rights: Rights | None) -> str:
+        if rights is None:
+            return await self._invoke(prepared, user, rights)
+        await rights.read()
+        prepared.context[RIGHTS] = rights.carried()
+        with rights.noting():
             return await self._invoke(prepared, user, rights)
 
     async def _invoke(self, prepared: Prepared, user: str, rights: Rights | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from typing import TYPE_CHECKING, Any, cast
 
 from quart.asgi import ASGIWebsocketConnection
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableSet
 
     from quart import Quart
+
+logger = logging.getLogger("dash_quart_ws.asgi")
 
 WEBSOCKET_SCHEMES = {"http": "ws", "https": "wss"}
 
@@ -87,6 +90,10 @@ class Socket:
         try:
             await self._send({"type": "websocket.send", "text": text, "bytes": None})
         except OSError as error:  # uvicorn's ClientDisconnected is one
+            raise Disconnected from error
+        except Exception as error:  # the server's own: whoever sends to this connection has nothing to do with it
+            logger.exception("the server has not taken a message: its connection is reset")
+            self._begin_reset()
             raise Disconnected from error
 
     async def close(self, code: int, reason: str, *, timeout: float) -> None:

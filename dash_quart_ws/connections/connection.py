@@ -28,6 +28,7 @@ from ..wire.close import CloseCode
 from ..wire.protocol import CheckPage, Drop, Resolve, Run, Send, State
 from ..wire.protocol import Protocol as WireProtocol
 from .asgi import Disconnected, Socket
+from .handover import Handover
 from .receipt import Pending
 from .renderer import Renderer
 from .writer import Writer
@@ -105,10 +106,13 @@ class Connection:
             keeps_order=socket.bridge,
             on_overflow=self._overflow,
         )
+        self._from_threads = Handover(self._loop, self._writer.put)
         self.bridge = socket.bridge
         """Whether the client has offered our subprotocol: then its tabs attach, and it fans pushes out to them."""
         self.heard_at = self._loop.time()
         """When the client was last heard, on the event loop's clock."""
+        self.seen_at = 0.0
+        """Unix time at which a callback of it was last noted as a sign of its session's life."""
         self._renderers: dict[str, Renderer] = {}
         self._tasks: dict[asyncio.Task[None], messages.CallbackRequest] = {}
         self._questions: dict[str, asyncio.Future[dict[str, Any]]] = {}
@@ -223,8 +227,8 @@ class Connection:
                 run = self._run(renderer, request, callbacks)
                 task = self._loop.create_task(run, name=f"callback {request.output[:80]}")
                 self._tasks[task] = request
-                task.add_done_callback(self._task_done)
-                renderer.keep(task)
+                renderer.tasks.add(task)
+                task.add_done_callback(functools.partial(self._task_done, renderer))
             case Resolve(request_id, props, error):
                 question = self._questions.get(request_id)
                 if question is not None and not question.done():
@@ -265,7 +269,8 @@ class Connection:
         logger.debug("sent connection=%s request=%s %s", self.id, request.request_id, type(outcome).__name__)
         renderer.send(outcome)
 
-    def _task_done(self, task: asyncio.Task[None]) -> None:
+    def _task_done(self, renderer: Renderer, task: asyncio.Task[None]) -> None:
+        renderer.tasks.discard(task)
         self._wire.finished(self._tasks.pop(task))  # here, because a task may be cancelled before its first step
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("a callback's task failed connection=%s", self.id, exc_info=error)
@@ -296,18 +301,19 @@ class Connection:
     # --------------------------------------------------------------------------------------------- the way up
 
     def send(self, message: messages.Outbound) -> None:
-        """Queue one message. From the event loop or from a thread; never waits; nothing happens once ended."""
+        """Queue one message. From the event loop, where it never waits, or from a thread; nothing happens once ended."""
         self.send_queued(codec.queued(message))
 
     def send_queued(self, queued: codec.Queued) -> None:
         """The same for a message that is text already. The one place where a thread hands over to the event loop."""
         if self.ended:
             return
-        if _is_running(self._loop):
-            self._writer.put(queued)
-        else:
-            with contextlib.suppress(RuntimeError):  # the loop has closed: so has the connection
-                self._loop.call_soon_threadsafe(self._writer.put, queued)
+        if not _is_running(self._loop):
+            self._from_threads.put(queued)
+            return
+        if self._from_threads:  # a callback's result does not overtake what its thread has sent before
+            self._from_threads.take()
+        self._writer.put(queued)
 
     def push(self, message: messages.SetProps, to_all: codec.Queued) -> None:
         """Set properties in every tab. Both are encoded once, whoever they go to.

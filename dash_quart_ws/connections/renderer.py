@@ -29,18 +29,14 @@ class Renderer:
         self.connection = connection
         self.id = id
         self._gone = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
+        """Its callbacks, which end with it; the connection puts them in and takes them out."""
         self._questions: set[asyncio.Future[dict[str, Any]]] = set()
 
     @property
     def gone(self) -> bool:
         """Whether what is sent here reaches nobody any more. From the event loop or from a thread."""
         return self._gone or self.connection.ended
-
-    def keep(self, task: asyncio.Task[None]) -> None:
-        """A callback of this tab: it ends with it."""
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     def send(self, message: Outbound) -> None:
         """Queue one message for this tab. From the event loop or from a thread; nothing happens once it has gone."""
@@ -70,5 +66,5 @@ class Renderer:
         for answer in self._questions:
             if not answer.done():
                 answer.set_exception(NotConnected("the tab has gone"))
-        for task in self._tasks:
+        for task in self.tasks:
             task.cancel()

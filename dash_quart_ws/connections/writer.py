@@ -1,7 +1,8 @@
 """One connection's outbound queue: bounded, in order, and without a timer.
 
-The first message goes out at once. What arrives while a send is in progress waits, and goes out together in the next
-frame. An idle connection has no task here and wakes for nothing.
+The first message goes out at once, by the caller's own hand: no task is made for it. What arrives before the event loop
+has had its next turn, or while the server makes us wait, goes out together in the next frame. An idle connection has no
+task here and wakes for nothing.
 
 A reader is slow when more waits for it than one frame takes. Then updates that later ones have overtaken are left out
 (`codec.conflate` has the rule), so that it skips to what is new, and holds little of the server's memory. Looked for is
@@ -12,14 +13,16 @@ bound is reached. So each message pays for a few looks at others, however many w
 from __future__ import annotations
 
 import asyncio
+import functools
+import types
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..wire.codec import conflate, join, take
 from .asgi import Disconnected
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable, Coroutine, Generator
 
     from ..wire.codec import Queued
 
@@ -35,7 +38,7 @@ class Writer:
 
     def __init__(
         self,
-        send: Callable[[str], Awaitable[None]],
+        send: Callable[[str], Coroutine[Any, Any, None]],
         *,
         max_bytes: int,
         max_messages: int,
@@ -43,6 +46,7 @@ class Writer:
         on_overflow: Callable[[], None],
     ) -> None:
         self._send = send
+        self._loop = asyncio.get_running_loop()
         self._max_bytes = max_bytes
         self._max_messages = max_messages
         self._keeps_order = keeps_order
@@ -51,7 +55,10 @@ class Writer:
         self._bytes = 0
         self._enough_bytes = min(FRAME_BYTES, max_bytes)
         """Beyond this, or beyond the bound on messages, updates are conflated."""
-        self._flushing: asyncio.Task[None] | None = None
+        self.busy = False
+        """Whether a frame is on its way, or has gone in this turn of the event loop: what is put now waits."""
+        self._sending: asyncio.Task[None] | None = None
+        """Waits for a server that does not take a frame at once."""
         self._stopped = False
 
     @property
@@ -66,14 +73,46 @@ class Writer:
         """
         if self._stopped:
             return
+        if not self.busy:
+            self._hand_over(message.text)
+            return
         self._queue.append(message)
         self._bytes += message.text.__sizeof__()
         if (self._bytes > self._enough_bytes or len(self._queue) > self._max_messages) and not self._make_room():
             self.stop()
             self._on_overflow()
-            return
-        if self._flushing is None:
-            self._flushing = asyncio.get_running_loop().create_task(self._flush(), name="writer")
+
+    def _hand_over(self, frame: str) -> None:
+        """Give the server a frame. Usually it takes it in the first step of its coroutine; else a task sees to the rest."""
+        self.busy = True
+        sending = self._send(frame)
+        try:
+            waits_for = sending.send(None)
+        except StopIteration:
+            self._loop.call_soon(self._go_on)
+        except Disconnected:
+            self.stop()  # the reader hears of it too, and ends the connection
+        else:
+            self._sending = self._loop.create_task(self._wait(sending, waits_for), name="writer")
+
+    async def _wait(self, sending: Coroutine[Any, Any, None], waits_for: Any) -> None:
+        try:
+            await _rest_of(sending, waits_for)
+        except Disconnected:
+            self.stop()
+        finally:
+            self._sending = None
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """The server has taken a frame: send together what has come meanwhile."""
+        if self._queue:
+            taken = take(self._queue, frame_bytes=FRAME_BYTES, keeps_order=self._keeps_order)
+            self._bytes -= sum(one.text.__sizeof__() for one in taken)
+            self._hand_over(join(taken))
+        else:
+            self._enough_bytes = min(FRAME_BYTES, self._max_bytes)
+            self.busy = False
 
     def _make_room(self) -> bool:
         """Leave out what is overtaken. Whether what remains is within the bounds, and leaves room for more."""
@@ -96,22 +135,27 @@ class Writer:
         self._stopped = True
         self._queue.clear()
         self._bytes = 0
-        if self._flushing is not None and self._flushing is not asyncio.current_task():
-            self._flushing.cancel()
+        self.busy = False
+        if self._sending is not None and self._sending is not asyncio.current_task():
+            self._sending.cancel()
 
     async def stopped(self) -> None:
         """Wait until the task that sends, if there is one, has ended."""
-        if self._flushing is not None:
-            await asyncio.wait({self._flushing})
+        if self._sending is not None:
+            await asyncio.wait({self._sending})
 
-    async def _flush(self) -> None:
+
+@types.coroutine
+def _rest_of(coroutine: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any, Any, None]:
+    """Await a coroutine whose first step was taken by hand, and which waits for this future since."""
+    while True:
         try:
-            while self._queue:
-                taken = take(self._queue, frame_bytes=FRAME_BYTES, keeps_order=self._keeps_order)
-                self._bytes -= sum(one.text.__sizeof__() for one in taken)
-                await self._send(join(taken))
-        except Disconnected:
-            self.stop()  # the reader hears of it too, and ends the connection
-        finally:
-            self._enough_bytes = min(FRAME_BYTES, self._max_bytes)
-            self._flushing = None
+            result = yield waits_for
+        except BaseException as error:  # noqa: BLE001 - a cancellation, as a rule: it is the coroutine's
+            step = functools.partial(coroutine.throw, error)
+        else:
+            step = functools.partial(coroutine.send, result)
+        try:
+            waits_for = step()
+        except StopIteration:
+            return

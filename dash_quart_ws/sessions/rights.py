@@ -197,6 +197,8 @@ class Rights:
 
     async def read(self) -> None:
         """Have the groups, and have them as of the last change. Never raises: without them, nobody is in any group."""
+        if self.is_current:
+            return
         async with self._lock:
             while not self.is_current:
                 if self._groups.has_just_failed(self.user):  # whoever waited behind that has the same answer

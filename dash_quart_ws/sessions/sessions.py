@@ -66,6 +66,8 @@ LONGEST_TIMER = 3600.0
 TICK = 0.01
 """Seconds beyond a session's end after which that is looked at: timers may be a little early."""
 
+NOTED_EVERY = 1.0
+"""Seconds: how often a connection's callbacks are noted as a sign of its session's life."""
 LOOP_CHECK = 1.0
 """Seconds after which a thread that waits for the event loop looks whether that is still running."""
 
@@ -455,6 +457,19 @@ class Sessions:
         if self._config.idle_timeout is not None:
             self._active[session.id] = (time.time(), session)
         self._see(session)
+
+    def touch_for_callback(self, connection: Connection) -> None:
+        """The same for a connection's callback, of which there are many: when the session was last seen, and by whom, is
+        noted once a second.
+        """
+        session, now = connection.session, time.time()
+        if session is None:
+            return
+        if self._config.idle_timeout is not None:
+            self._active[session.id] = (now, session)
+        if not 0 <= now - connection.seen_at < NOTED_EVERY:  # below 0: the clock was set back
+            connection.seen_at = now
+            self._see(session)
 
     def sweep(self) -> None:
         """End what has been idle for too long, so that forgetting about it does not bring it back."""

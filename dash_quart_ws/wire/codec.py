@@ -40,6 +40,9 @@ NO_RENDERER = f"rendererId must be a string of 1 to {ID_CHARACTERS} characters"
 """What is wrong with a tab without a name of its own: nothing could be addressed to it."""
 
 
+_ID = (str, dict)
+"""What Dash's component ids are."""
+
 _HEAD = re.compile(
     r'\{"type":"callback_request","rendererId":"(?P<renderer>[^"\\]{1,256})","requestId":"(?P<request>[^"\\]{1,256})",'
 )
@@ -125,8 +128,7 @@ def _callback_request(item: dict[str, Any]) -> Inbound:
             return invalid(f"payload.{name} must be a list of objects with id and property")
     if not isinstance(payload.get("outputs", []), list | dict):
         return invalid(f"payload.outputs must be a list or an object, not {_kind(payload['outputs'])}")
-    changed = payload.get("changedPropIds", [])
-    if not isinstance(changed, list) or not all(isinstance(prop_id, str) for prop_id in changed):
+    if not _are_strings(payload.get("changedPropIds", [])):
         return invalid("payload.changedPropIds must be a list of strings")
     return CallbackRequest(request_id, renderer_id, payload)
 
@@ -135,11 +137,21 @@ def _are_dependencies(value: Any) -> bool:
     """Whether this is Dash's list of inputs or states: objects, or for wildcards lists of objects."""
     if not isinstance(value, list):
         return False
-    flat = (one for entry in value for one in (entry if isinstance(entry, list) else (entry,)))
-    return all(
-        isinstance(one, dict) and isinstance(one.get("id"), str | dict) and isinstance(one.get("property"), str)
-        for one in flat
-    )
+    for entry in value:
+        fits = all(map(_is_dependency, entry)) if isinstance(entry, list) else _is_dependency(entry)
+        if not fits:
+            return False
+    return True
+
+
+def _is_dependency(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("id"), _ID) and isinstance(value.get("property"), str)
+
+
+def _are_strings(value: Any) -> bool:
+    if not isinstance(value, list):
+        return False
+    return all(isinstance(one, str) for one in value)
 
 
 def _get_props_response(item: dict[str, Any]) -> Inbound:

@@ -131,6 +131,17 @@ async def test_a_server_that_finds_the_client_gone_is_understood() -> None:
         await server.socket.send_text("x")
 
 
+async def test_a_server_that_fails_in_its_own_way_loses_this_connection_and_harms_nobody_who_sends(
+    connected: tuple[_WithTransport, socket.socket], caplog: pytest.LogCaptureFixture
+) -> None:
+    server, client = connected
+    server.fails_with = ValueError("no such state")
+    with pytest.raises(Disconnected):
+        await server.socket.send_text("x")
+    assert await reset_seen(client)
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
 @pytest.mark.parametrize(("bridge", "code"), [(True, 4501), (False, 4001)])
 async def test_the_close_has_the_code_that_its_client_understands(bridge: bool, code: int) -> None:
     server = AsgiServer()

@@ -51,6 +51,13 @@ def unpacked(frames: list[str]) -> list[Any]:
     return [one for value in values for one in (value if isinstance(value, list) else [value])]
 
 
+async def settled(writer: Writer) -> None:
+    """Wait until the writer has nothing left to do."""
+    while writer.busy:
+        await asyncio.sleep(0)
+    await writer.stopped()
+
+
 async def test_the_first_message_goes_out_by_itself_and_what_arrives_meanwhile_together_in_order() -> None:
     reader = SlowReader(blocked=True)
     writer = writer_to(reader)
@@ -61,7 +68,7 @@ async def test_the_first_message_goes_out_by_itself_and_what_arrives_meanwhile_t
     assert reader.frames == ["1"]
     reader.release()
     assert await reader.received(2) == ["1", "[2,3,4]"]
-    await writer.stopped()
+    await settled(writer)
     assert writer.waiting_bytes == 0
 
 
@@ -72,7 +79,7 @@ async def test_an_idle_writer_has_no_task_and_starts_again_when_there_is_somethi
     for number in range(3):
         writer.put(Queued(str(number)))
         await reader.received(number + 1)
-        await writer.stopped()
+        await settled(writer)
         assert asyncio.all_tasks() == before
     assert reader.frames == ["0", "1", "2"]
 
@@ -99,7 +106,7 @@ async def test_a_reader_that_takes_nothing_overflows_once_and_gets_nothing_more(
     assert overflow.times == 1
     assert writer.waiting_bytes == 0
     reader.release()
-    await writer.stopped()
+    await settled(writer)
     assert reader.frames == ["0"]
 
 
@@ -113,7 +120,7 @@ async def test_memory_for_what_waits_stays_within_its_bound(text: str) -> None:
         writer.put(Queued(text))
         assert writer.waiting_bytes <= 100_000
     assert overflow.times == 1
-    await writer.stopped()
+    await settled(writer)
 
 
 async def test_one_message_may_be_larger_than_the_bound_when_nothing_else_waits() -> None:
@@ -144,17 +151,32 @@ async def test_stopping_drops_what_waits_and_takes_nothing_more() -> None:
     writer.stop()
     writer.put(Queued("2"))
     reader.release()
-    await writer.stopped()
+    await settled(writer)
     assert (reader.frames, writer.waiting_bytes) == (["0"], 0)
 
 
-async def test_stopping_before_the_first_frame_sends_nothing_at_all() -> None:
+async def test_stopping_sends_nothing_that_still_waits() -> None:
     reader = SlowReader()
     writer = writer_to(reader)
     writer.put(Queued("0"))
+    writer.put(Queued("1"))
     writer.stop()
-    await writer.stopped()
-    assert reader.frames == []
+    await settled(writer)
+    writer.put(Queued("2"))
+    await settled(writer)
+    assert reader.frames == ["0"]
+
+
+async def test_the_first_message_is_with_the_server_when_put_returns() -> None:
+    reader = SlowReader()
+    writer = writer_to(reader)
+    writer.put(Queued("0"))
+    assert reader.frames == ["0"]
+    writer.put(Queued("1"))
+    writer.put(Queued("2"))
+    assert reader.frames == ["0"]  # these wait for the loop's next turn, to go out together
+    await settled(writer)
+    assert reader.frames == ["0", "[1,2]"]
 
 
 async def test_a_client_that_hangs_up_ends_the_writing_and_no_task_fails() -> None:
@@ -164,9 +186,9 @@ async def test_a_client_that_hangs_up_ends_the_writing_and_no_task_fails() -> No
     await reader.received(1)
     writer.put(Queued("1"))
     reader.hang_up()
-    await writer.stopped()
+    await settled(writer)
     writer.put(Queued("2"))
-    await writer.stopped()
+    await settled(writer)
     assert (reader.frames, writer.waiting_bytes) == (["0"], 0)
 
 
@@ -184,8 +206,7 @@ def test_however_messages_and_sends_interleave_everything_arrives_once_and_in_or
                 writer.put(Queued(str(number), is_update))
                 number += 1
             await asyncio.sleep(0)
-        while writer._flushing is not None:
-            await writer.stopped()
+        await settled(writer)
         assert unpacked(reader.frames) == list(range(number))
         assert writer.waiting_bytes == 0
 
@@ -217,7 +238,7 @@ async def test_a_slow_reader_goes_on_with_the_latest_values_and_what_they_overta
         highest = max(highest, writer.waiting_bytes)
     assert highest < 2 * writer_module.FRAME_BYTES
     reader.release()
-    await writer.stopped()
+    await settled(writer)
     assert overflow.times == 0
     assert writer.waiting_bytes == 0
     bars = [one["payload"]["props"]["value"] for one in unpacked(reader.frames) if "value" in one["payload"]["props"]]
@@ -232,7 +253,7 @@ async def test_a_reader_that_is_less_than_a_frame_behind_gets_every_update() -> 
     for number in range(500):
         writer.put(update("bar", value=number))
     reader.release()
-    await writer.stopped()
+    await settled(writer)
     assert [one["payload"]["props"]["value"] for one in unpacked(reader.frames)] == list(range(500))
 
 
@@ -247,7 +268,7 @@ async def test_a_figure_that_waits_gives_its_room_to_the_next_one() -> None:
         assert 900_000 < writer.waiting_bytes < 1_000_000
     assert overflow.times == 0
     reader.release()
-    await writer.stopped()
+    await settled(writer)
     assert unpacked(reader.frames)[-1]["payload"]["props"]["figure"] == "4" * 900_000
 
 
@@ -278,7 +299,7 @@ async def test_what_must_not_be_left_out_overflows_as_soon_as_it_fills_the_bound
         assert held + size > bounds["max_bytes"]
     else:
         assert number == bounds["max_messages"] + 1
-    await writer.stopped()
+    await settled(writer)
 
 
 async def test_a_queue_full_of_what_must_stay_overflows_also_if_one_of_a_thousand_may_go() -> None:
@@ -293,7 +314,7 @@ async def test_a_queue_full_of_what_must_stay_overflows_also_if_one_of_a_thousan
     assert overflow.times == 0
     writer.put(update("bar", value=2))
     assert overflow.times == 1
-    await writer.stopped()
+    await settled(writer)
 
 
 class CannotPatchError(Exception):
@@ -402,7 +423,7 @@ def test_a_slow_reader_ends_with_what_a_fast_one_has_and_sees_the_same_on_the_wa
                 writer.put(queued)
                 assert writer.waiting_bytes <= max_bytes
         reader.release()
-        await writer.stopped()
+        await settled(writer)
         if overflow.times:
             return
         for frame in reader.frames:

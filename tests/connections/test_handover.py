@@ -1,0 +1,110 @@
+"""What threads give to the event loop arrives there, in order, and a thread that gives too much has to wait."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dash_quart_ws.connections import handover
+from dash_quart_ws.connections.handover import LOOK_EVERY, Handover
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+both = pytest.mark.parametrize("look_every", [LOOK_EVERY, None])
+
+
+class Loop:
+    """Counts how often threads have woken the event loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.woken = 0
+
+    def call_soon_threadsafe(self, callback: Callable[[], None]) -> None:
+        self.woken += 1
+        self._loop.call_soon_threadsafe(callback)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._loop, name)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+@both
+async def test_all_that_several_threads_put_arrives_once_and_in_each_threads_order(look_every: float | None) -> None:
+    taken: list[tuple[int, int]] = []
+    items = Handover(asyncio.get_running_loop(), taken.append, look_every=look_every)
+
+    def put(thread: int) -> None:
+        for number in range(5000):
+            items.put((thread, number))
+
+    await asyncio.gather(*(asyncio.to_thread(put, thread) for thread in range(3)))
+    await until(lambda: len(taken) == 15_000)
+    for thread in range(3):
+        assert [number for one, number in taken if one == thread] == list(range(5000))
+    assert len(items) == 0
+
+
+@both
+async def test_items_that_come_one_by_one_are_all_taken(look_every: float | None) -> None:
+    taken: list[int] = []
+    items = Handover(asyncio.get_running_loop(), taken.append, look_every=look_every)
+    for number in range(50):
+        await asyncio.to_thread(items.put, number)
+        await until(lambda: len(taken) == number + 1)  # noqa: B023 - awaited within the same round
+
+
+@both
+async def test_the_loop_is_woken_once_for_what_comes_together(look_every: float | None) -> None:
+    taken: list[int] = []
+    loop = Loop()
+    items = Handover(loop, taken.append, look_every=look_every)  # type: ignore[arg-type]
+    thread = threading.Thread(target=lambda: [items.put(number) for number in range(100)])
+    thread.start()
+    thread.join()  # the loop can take nothing meanwhile
+    await until(lambda: len(taken) == 100)
+    assert loop.woken == 1
+
+
+async def test_a_thread_that_is_faster_than_the_loop_waits_for_it() -> None:
+    taken: list[int] = []
+    items = Handover(asyncio.get_running_loop(), taken.append)
+    thread = threading.Thread(target=lambda: [items.put(number) for number in range(10 * handover.MOST_WAITING)])
+    thread.start()
+    thread.join(0.2)  # time enough for all, if it did not wait
+    assert thread.is_alive()
+    assert len(items) == handover.MOST_WAITING + 1
+    await until(lambda: not thread.is_alive())
+    await until(lambda: len(taken) == 10 * handover.MOST_WAITING)
+
+
+async def test_what_waits_can_be_taken_before_something_that_must_not_overtake_it() -> None:
+    taken: list[int] = []
+    items = Handover(asyncio.get_running_loop(), taken.append)
+    thread = threading.Thread(target=lambda: [items.put(number) for number in range(3)])
+    thread.start()
+    thread.join()
+    items.take()
+    assert taken == [0, 1, 2]
+
+
+def test_a_thread_that_waits_for_a_loop_that_closes_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handover, "PATIENCE", 0.01)
+    loop = asyncio.new_event_loop()
+    items: Handover[int] = Handover(loop, lambda _: None)
+    thread = threading.Thread(target=lambda: [items.put(number) for number in range(handover.MOST_WAITING + 10)])
+    thread.start()
+    thread.join(0.05)
+    assert thread.is_alive()
+    loop.close()
+    thread.join(20)
+    assert not thread.is_alive()
