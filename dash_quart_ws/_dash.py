@@ -7,11 +7,13 @@ import dataclasses
 import functools
 import inspect
 import logging
+import sys
 import traceback
 import types
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
-from dash import Dash, _callback, _callback_signing, _pages, hooks
+from dash import Dash, _callback, _callback_signing, _pages, _validate, hooks
 from dash._callback_context import context_value
 from dash._get_app import app_context
 from dash._grouping import grouping_len, map_grouping
@@ -20,6 +22,7 @@ from dash._utils import to_json as _to_json
 from dash.backends._quart import QuartDashServer, QuartRequestAdapter, QuartResponseAdapter
 from dash.backends.ws import DashWebsocketCallback
 from dash.exceptions import UnsupportedRelativePath
+from dash.fingerprint import check_fingerprint
 from quart import Response, g, has_request_context, websocket
 from werkzeug.datastructures import MultiDict
 from werkzeug.local import LocalProxy
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from quart import Quart
 
 __all__ = [
+    "BundleFile",
     "Callbacks",
     "DashWebsocketCallback",
     "FirstContact",
@@ -94,6 +98,34 @@ def websocket_options(app: Dash) -> WebsocketOptions:
 def callback_url(app: Dash) -> str:
     """Where the browser posts callbacks over HTTP."""
     return f"{app.config.routes_pathname_prefix}_dash-update-component"
+
+
+class BundleFile(NamedTuple):
+    """A file of a component package, as Dash serves it."""
+
+    package: str
+    path: str
+    is_fingerprinted: bool
+    """Whether the request named a version, whichever: that decides what Dash says about caching."""
+
+    @classmethod
+    def find(cls, app: Dash, package: str, path: str) -> BundleFile:
+        """What is asked for by this path.
+
+        Raises:
+            DependencyException: no component or resource of the app has registered it.
+        """
+        name, is_fingerprinted = check_fingerprint(path)  # type: ignore[no-untyped-call]
+        _validate.validate_js_path(app.registered_paths, package, name)  # type: ignore[no-untyped-call]
+        return cls(package, name, is_fingerprinted)
+
+    def version(self) -> tuple[int, int, int] | None:
+        """Another one when the file has changed; None if it is not a file of its own, but in a zip archive."""
+        try:
+            found = Path(sys.modules[self.package].__file__ or "").parent.joinpath(self.path).stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def dash_apps(server: Quart) -> tuple[Dash, ...]:

@@ -27,12 +27,13 @@ import logging
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast, overload
 
 from dash.exceptions import DependencyException
-from quart import Quart, Response, abort, current_app, g, jsonify, redirect, request, websocket
+from quart import Quart, Response, abort, g, jsonify, redirect, request, websocket
 from werkzeug.exceptions import HTTPException
 
 from . import _servers
 from ._dash import (
     PAGE_PATH,
+    BundleFile,
     FirstContact,
     QuartDashServer,
     RequestAdapter,
@@ -244,7 +245,9 @@ class QuartBackend(_Backend):
         elif view_func.__module__ == "dash.mcp._server":
             view_func = self._guard.tools(self._in_thread(view_func))
         elif name.startswith("_dash-component-suites/"):
-            view_func = _found(view_func)
+            view_func = self._bundle(view_func)
+        elif name == "_favicon.ico":
+            view_func = self._icon(view_func)
         elif name not in OPEN_RULES:
             view_func = self._guard.data(view_func)
         super().add_url_rule(rule, view_func, endpoint, methods)
@@ -262,6 +265,31 @@ class QuartBackend(_Backend):
             return await self.pool().run(self._sessions.payer(), lambda: asyncio.run(view()))
 
         return threaded
+
+    def _bundle(self, view: Callable[..., Any]) -> Callable[..., Any]:
+        """Component bundles, as Dash serves them, but compressed, with an ETag, and without a file read on the event loop."""
+
+        @functools.wraps(view)
+        async def bundle(package_name: str, fingerprinted_path: str) -> Response:
+            try:
+                file = BundleFile.find(self._app, package_name, fingerprinted_path)
+                read = functools.partial(self.serve_component_suites, self._app, package_name, fingerprinted_path)
+                found = await self._extension.bundles.get(file, file.version(), read)
+            except (DependencyException, FileNotFoundError):
+                # Quart would log either with the path as the client wrote it.
+                return Response("no such bundle", 404, content_type="text/plain")
+            return found.answer()
+
+        return bundle
+
+    def _icon(self, view: Callable[[], Response]) -> Callable[..., Any]:
+        """Dash's icon, for apps without one of their own."""
+
+        @functools.wraps(view)
+        async def icon() -> Response:
+            return (await self._extension.bundles.get("_favicon.ico", None, view)).answer()
+
+        return icon
 
     def add_redirect_rule(self, app: Dash, fullname: str, path: str) -> None:
         """A page's `redirect_from`: open to nobody where the page itself is."""
@@ -651,19 +679,6 @@ class QuartBackend(_Backend):
         if user is not None:
             return hub.of_user(str(user))
         return hub.of_topic(topic) if topic is not None else hub.all()
-
-
-def _found(view: Callable[..., Any]) -> Callable[..., Any]:
-    """Dash raises for a bundle that it does not have, and Quart would log that with the path as the client wrote it."""
-
-    @functools.wraps(view)
-    async def found(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return await current_app.ensure_async(view)(*args, **kwargs)
-        except DependencyException:
-            return Response("no such bundle", 404, content_type="text/plain")
-
-    return found
 
 
 def _api_view(handler: Callable[..., Any], sessions: Sessions, pool: Callable[[], Pool]) -> Callable[[], Any]:

@@ -20,6 +20,7 @@ from quart.signals import request_started, websocket_started
 
 from . import _servers
 from .brokers.embedded import EmbeddedBroker
+from .browser.bundles import Bundles
 from .callbacks.run import answer_websocket_needed
 from .check import PlainHttpWatch, warn
 from .config import SESSION_OPTIONS
@@ -86,6 +87,7 @@ class Extension:
         self.sessions = Sessions(server, self.hub, self.broker, config)
         self.sessions.on_end = self._session_ended
         self.groups = Groups(config.list_groups, config.groups_timeout)
+        self.bundles = Bundles()
         self.page_guards: dict[str, Guard] = {}
         self.health_paths: set[str] = set()
         self._plain_http = PlainHttpWatch()

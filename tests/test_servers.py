@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
+import http.client
 import json
+import re
 import socket
 import struct
 import threading
@@ -265,6 +268,37 @@ def compressing(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 def test_compression_is_negotiated_when_the_app_asks_for_it(compressing: Server) -> None:
     with RawSocket(compressing, compressing.login("alice"), headers=OFFER) as client:
         assert client.headers["sec-websocket-extensions"].startswith("permessage-deflate")
+
+
+# ---------------------------------------------------------------------------------------------------- bundles
+
+
+def test_a_bundle_comes_compressed_then_as_not_modified_and_head_and_ranges_do_no_harm(server: Server) -> None:
+    page = server.get("/", server.login("alice")).body.decode()
+    paths = re.findall(r'<script[^>]* src="(/_[^"]+)"', page)
+    assert len(paths) > 5
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+
+    def ask(method: str, path: str, **headers: str) -> tuple[int, http.client.HTTPMessage, bytes]:
+        """Always on the same connection: a body too many would be taken for the next response."""
+        connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+        answer = connection.getresponse()
+        return answer.status, answer.headers, answer.read()
+
+    with contextlib.closing(connection):
+        for path in paths:
+            status, headers, body = ask("GET", path, Accept_Encoding="gzip, deflate, br")
+            assert (status, headers["Content-Encoding"], headers["Content-Length"]) == (200, "gzip", str(len(body)))
+            plain = gzip.decompress(body)
+            known = {"Accept_Encoding": "gzip, deflate, br", "If_None_Match": headers["ETag"]}
+            for method in ("GET", "HEAD"):
+                status, head, nothing = ask(method, path, **known)
+                assert (status, head["ETag"], nothing) == (304, headers["ETag"], b"")
+                assert head["Content-Length"] in (None, str(len(body)))  # not 0 (RFC 9110, 8.6)
+            status, head, nothing = ask("HEAD", path, Accept_Encoding="gzip")
+            assert (status, head["ETag"], nothing) == (200, headers["ETag"], b"")
+            assert ask("GET", path, Range="bytes=0-9")[::2] == (200, plain)
+            assert ask("GET", path, Accept_Encoding="identity")[::2] == (200, plain)
 
 
 # ------------------------------------------------------------------------------------------------- bad frames

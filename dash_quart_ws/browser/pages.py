@@ -66,7 +66,7 @@ def _meta(settings: Mapping[str, Any]) -> str:
 
 
 def _script(prefix: str, nonce: re.Match[str] | None) -> str:
-    source = html.escape(f"{prefix}_dash-quart-ws/{bundles.bridge().file_name}")
+    source = html.escape(f"{prefix}_dash-quart-ws/{bundles.bridge_file()}")
     attribute = f' nonce="{nonce["nonce"]}"' if nonce else ""
     return f'<script src="{source}"{attribute}></script>'
 
