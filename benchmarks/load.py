@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
 import picows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
 SUBPROTOCOL = "dash-quart-ws.v1"
 PATH = "/_dash-ws-callback"
 PATIENCE = 60.0
 """Seconds that one answer may take."""
+ACCEPTED = "gzip, deflate, br"
+"""The `Accept-Encoding` of a browser on plain HTTP, but for zstd."""
 AT_ONCE = 25
 """Connections that are opened at the same time."""
 
@@ -199,6 +203,18 @@ class Traffic:
             client.listen()
 
 
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """An HTTP response."""
+
+    status: int
+    headers: dict[str, str]
+    """By their names in lower case."""
+    body: bytes = dataclasses.field(repr=False)
+    transferred: int
+    """Bytes, with the headers."""
+
+
 class Http:
     """One kept-alive HTTP connection."""
 
@@ -208,22 +224,33 @@ class Http:
 
     async def request(self, method: str, path: str, body: Any = None) -> bytes:
         """The body of a response with status 200."""
+        answer = await self.exchange(method, path, body)
+        if answer.status != 200:
+            raise RuntimeError(answer)
+        return answer.body
+
+    async def exchange(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        """Whatever the server answers."""
         if self._writer is None:
             self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
         data = b"" if body is None else json.dumps(body).encode()
         origin = f"http://127.0.0.1:{self._port}"
+        more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
         head = (
-            f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\nOrigin: {origin}\r\n"
+            f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\nOrigin: {origin}\r\n{more}"
             f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
         )
         self._writer.write(head.encode() + data)
-        answer = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin1").lower()
-        if not answer.startswith("http/1.1 200"):
-            raise RuntimeError(answer)
-        content = await self._reader.readexactly(int(answer.partition("content-length:")[2].partition("\r\n")[0]))
-        if "connection: close" in answer:
+        answer = await self._reader.readuntil(b"\r\n\r\n")
+        first, *lines = answer.decode("latin1").splitlines()
+        found = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+        status = int(first.split()[1])
+        content = await self._reader.readexactly(0 if status == 304 else int(found["content-length"]))
+        if found.get("connection", "").lower() == "close":
             self.close()
-        return content
+        return Answer(status, found, content, len(answer) + len(content))
 
     async def callback(self, output: str, value: Any = 1) -> bytes:
         """Run one callback over HTTP."""
@@ -233,3 +260,41 @@ class Http:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+
+
+class Visitor:
+    """A browser, as far as the page's files are concerned: it asks for what the page names, and keeps what it may."""
+
+    def __init__(self, port: int) -> None:
+        self._http = Http(port)
+        self._kept: dict[str, Answer] = {}
+
+    async def load(self, *, reload: bool = False) -> int:
+        """Bytes transferred for a page, the files that it names, its layout and its callbacks' dependencies.
+
+        Args:
+            reload: whether it asks about what it may still use, too (as Firefox and Safari do when a person reloads).
+        """
+        page = await self._http.exchange("GET", "/", headers={"Accept-Encoding": ACCEPTED})
+        named = re.findall(r'(?:src|href)="(/[^"]+)"', page.body.decode())
+        transferred = page.transferred
+        for path in (*named, "/_dash-layout", "/_dash-dependencies"):
+            transferred += await self._get(path, reload=reload)
+        return transferred
+
+    async def _get(self, path: str, *, reload: bool) -> int:
+        headers = {"Accept-Encoding": ACCEPTED}
+        if (kept := self._kept.get(path)) is not None:
+            if "max-age" in kept.headers.get("cache-control", "") and not reload:
+                return 0
+            if "etag" in kept.headers:
+                headers["If-None-Match"] = kept.headers["etag"]
+        answer = await self._http.exchange("GET", path, headers=headers)
+        if answer.status not in (200, 304):
+            raise RuntimeError(answer)
+        if answer.status == 200 and "no-store" not in answer.headers.get("cache-control", ""):
+            self._kept[path] = answer
+        return answer.transferred
+
+    def close(self) -> None:
+        self._http.close()

@@ -31,7 +31,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from load import Client, Http, Traffic, connect, connect_many, hang_up
+from load import Client, Http, Traffic, Visitor, connect, connect_many, hang_up
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -366,6 +366,25 @@ async def slow_reader(target: Target, kilobytes: int) -> Measured:
     return {"memory": worst / 1e6}
 
 
+async def page_load(target: Target, visitors: int) -> Measured:
+    """What new visitors transfer on their first visit, on the next, and on a reload that asks about everything."""
+    async with contextlib.AsyncExitStack() as stack:
+        browsers = [Visitor(target.port) for _ in range(visitors)]
+        for browser in browsers:
+            stack.callback(browser.close)
+        watch = Watch(target)
+        first = [await browser.load() for browser in browsers]
+        watch.stop()
+        second = [await browser.load() for browser in browsers]
+        reload = [await browser.load(reload=True) for browser in browsers]
+    return {
+        "first": statistics.median(first) / 1e3,
+        "second": statistics.median(second) / 1e3,
+        "reload": statistics.median(reload) / 1e3,
+        "cpu": watch.cpu / visitors * 1e3,
+    }
+
+
 @dataclasses.dataclass(frozen=True)
 class Scenario:
     name: str
@@ -400,6 +419,7 @@ def scenarios(*, quick: bool) -> list[Scenario]:
         Scenario("stream", stream, both),
         Scenario("connect", functools.partial(connecting, count=50 if quick else 300), (*both, PLAIN)),
         Scenario("blocking", functools.partial(blocking, seconds=seconds), both, 0.6),
+        Scenario("page load", functools.partial(page_load, visitors=10 if quick else 40), both, 0.6),
         Scenario("push", functools.partial(push, count=many, pushes=3 if quick else 7), ours, 0.6),
         Scenario("idle", functools.partial(idle, count=500 if quick else 5_000, seconds=2 if quick else 8), both, 0.2,
                  fresh=True),
@@ -492,6 +512,10 @@ ROWS = (
     Row("Callbacks of others beside a blocking one over HTTP, over the socket: times longer", "blocking", "socket", "x",
         "≤ 2"),
     Row("the same, over HTTP: times longer", "blocking", "http", "x", "≤ 2"),
+    Row("Page load, first visit: transferred", "page load", "first", "kB", "≤ 300 kB"),
+    Row("the same, the next visit", "page load", "second", "kB", "only what is made for the visitor"),
+    Row("the same, a reload that asks about each file", "page load", "reload", "kB", "the same, and 304s"),
+    Row("the same, first visit: CPU", "page load", "cpu", "ms"),
     Row("A reader that stops, {flood} messages of 1 kB: memory", "slow reader", "memory", "MB", "≤ 16 MB"),
 )  # fmt: skip
 
