@@ -25,7 +25,8 @@ its script does (CSP3, 2.2 and HTML, "run a worker"), and without one it could c
 browsers have differed about whether it means `wss:` too (CSP3, 6.7.2.8)."""
 
 KEPT = 64 * 1024 * 1024
-"""Bytes of bundles, plain and compressed, that one server keeps. All that Dash itself can serve in debug mode takes 40 MB."""
+"""Bytes of bundles, plain and compressed, that one server keeps. All scripts and source maps of Dash's, and plotly.js, take
+50 MB."""
 
 WORTH_IT = 0.9
 """What is not at least so much smaller when it is compressed is sent as it is: images, fonts that are compressed already."""

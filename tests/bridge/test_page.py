@@ -21,6 +21,27 @@ def arrive(browser: Browser, alice: str) -> None:
     browser.arrive(alice)
 
 
+SCRIPTS = """return performance.getEntriesByType("resource")
+    .filter((entry) => entry.initiatorType === "script" && /_dash-component-suites|_dash-quart-ws/.test(entry.name))
+    .map((entry) => [entry.name, entry.transferSize, entry.encodedBodySize, entry.decodedBodySize])"""
+NOTHING = 300
+"""Bytes that a browser says it has transferred for a 304; none for what it has not asked for."""
+
+
+def test_a_pages_scripts_come_compressed_and_once(browser: Browser, alice: str) -> None:
+    browser.log_in(alice)
+    browser.cdp("Network.clearBrowserCache")
+    browser.arrive(alice)
+    first = browser.js(SCRIPTS)
+    assert len(first) > 5
+    for name, transferred, encoded, decoded in first:
+        assert NOTHING < transferred < decoded, name
+        assert encoded < decoded, name
+    browser.arrive(alice)
+    assert len(browser.js(SCRIPTS)) == len(first)
+    assert all(transferred <= NOTHING for _, transferred, _, _ in browser.js(SCRIPTS))
+
+
 def test_the_page_says_when_it_is_reconnecting_and_stops_when_it_has(site: Site, browser: Browser, alice: str) -> None:
     arrive(browser, alice)
     assert browser.status() == ""
