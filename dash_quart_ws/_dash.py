@@ -364,9 +364,21 @@ class Callbacks:
             outputs_grouping=outputs_grouping,
             using_outputs_grouping=using_outputs_grouping,
         )
-        untyped: Any = app
-        flat = untyped._inputs_to_vals(inputs + states)
-        call = untyped._execute_callback(plan.function, flat, outputs, context)
+        custom_data = AttributeDict()
+        dict.__setitem__(context, "custom_data", custom_data)
+        for hook in cast("list[Any]", get_hooks("custom_data")):
+            custom_data[hook.data["namespace"]] = hook(context)
+        call = functools.partial(
+            plan.function,
+            *[_value(entry) for entry in inputs],
+            *[_value(entry) for entry in states],
+            outputs_list=outputs,
+            background_callback_manager=context["background_callback_manager"],
+            callback_context=context,
+            app=app,
+            app_on_error=app._on_error,
+            app_use_async=app._use_async,
+        )
         return Prepared(call, context, plan.is_async)
 
     def _plan(self, output: str) -> Plan:
@@ -389,6 +401,11 @@ def _values_and_arguments(entries: list[Any], changed: list[str]) -> tuple[Attri
         else:
             arguments.append([_argument(one, values, changed) for one in entry])
     return AttributeDict(values), arguments
+
+
+def _value(entry: Any) -> Any:
+    """What a callback's function gets for one input or state."""
+    return [one.get("value") for one in entry] if isinstance(entry, list) else entry.get("value")
 
 
 def _argument(entry: dict[str, Any], values: dict[str, Any], changed: list[str]) -> AttributeDict:

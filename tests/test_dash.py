@@ -10,7 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from dash import ALL, MATCH, Dash, Input, Output, State, html
+from dash import ALL, MATCH, Dash, Input, Output, State, hooks, html
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -206,6 +206,20 @@ def an_app(function: Callable[[Any], Any]) -> Dash:
     made = Dash(__name__, backend=QuartBackend(broker="memory:", login_required=False), assets_folder="none")
     made.callback(Output("out", "children"), Input("in", "value"))(function)
     return made
+
+
+def test_hooks_add_their_data_to_what_a_callback_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    registered: dict[str, list[Any]] = hooks._ns
+    monkeypatch.setitem(registered, "custom_data", [])
+    hooks.custom_data("inputs")(lambda context: list(context.input_values.values()))
+
+    async def run() -> Any:
+        server: Quart = app.server
+        inputs = [{"id": "in", "property": "value", "value": 1}]
+        async with server.test_request_context("/_dash-update-component", method="POST"):
+            return Callbacks(app).prepare({"output": "one.children", "inputs": inputs, "outputs": []}).context
+
+    assert asyncio.run(run()).custom_data.inputs == [1]
 
 
 async def test_a_callback_that_is_replaced_is_the_one_that_runs_from_then_on() -> None:
