@@ -19,6 +19,7 @@ import datetime as dt
 import functools
 import logging
 import secrets
+import threading
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -98,6 +99,7 @@ class Connection:
         self._socket = socket
         self._config = config
         self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         self._wire = WireProtocol(config.renderers_per_connection if socket.bridge else None)
         self._writer = Writer(
             socket.send_text,
@@ -308,7 +310,7 @@ class Connection:
         """The same for a message that is text already. The one place where a thread hands over to the event loop."""
         if self.ended:
             return
-        if not _is_running(self._loop):
+        if threading.get_ident() != self._thread:  # asking for the running loop would take ten times as long
             self._from_threads.put(queued)
             return
         if self._from_threads:  # a callback's result does not overtake what its thread has sent before
