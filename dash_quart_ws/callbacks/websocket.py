@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from dash import Patch
 from dash.exceptions import WebsocketDisconnected
 
-from .._dash import DashWebsocketCallback, stringify_id, to_json
+from .._dash import DashWebsocketCallback, stringify_id
 from ..exceptions import NotConnected
 from ..wire.close import CloseCode
 from ..wire.messages import SetProps
+from .serialise import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
