@@ -23,6 +23,7 @@ __all__ = [
     "OPTIONS",
     "SWAPPED",
     "compatible",
+    "config",
     "convert",
     "figure_dict_with",
     "is_array",
@@ -33,7 +34,6 @@ __all__ = [
     "names_of",
     "part_dict_with",
     "typed_array",
-    "wants_orjson",
 ]
 
 
@@ -82,7 +82,7 @@ _CLEAN_LATER: Final = frozenset({"NA"})
 """What newer releases use as well: it changes nothing of what is done here."""
 
 
-_config: Final[Any] = _piece("plotly.io.json", "config")
+config: Final[Any] = _piece("plotly.io.json", "config")
 _to_json: Final[Any] = _piece("plotly.io._json", "to_json_plotly")
 _clean: Final[Any] = _piece("plotly.io._json", "clean_to_json_compatible")
 
@@ -93,13 +93,8 @@ def is_known() -> bool:
         names_of(_to_json) == _TO_JSON
         and names_of(_clean) - _CLEAN_LATER == _CLEAN
         and _piece("plotly.io._json", "_swap_orjson") == SWAPPED
-        and hasattr(_config, "default_engine")
+        and hasattr(config, "default_engine")
     )
-
-
-def wants_orjson() -> bool:
-    """Whether `plotly.io.json.config.default_engine` leaves it at orjson."""
-    return bool(_config.default_engine != "json")
 
 
 def compatible(value: Any) -> Any:

@@ -202,6 +202,18 @@ class ThirdFigure(go.Figure):
         return {"data": [], "third": True}
 
 
+SINGLE: list[Any] = [
+    *Colour, *Named, *Level, *Word, MyText("<own>"), MyInt(5), MyFloat(1.5), Point(1), Point({"a": [1]}), Nothing(),
+    Point(decimal.Decimal(2)), PlotlyPoint(5), PlotlyPoint(html.Br()), Pair(1, 2), Pair(html.Br(), np.arange(3)),
+    no_update, Ellipsis, object(), int, print, {1, 2}, frozenset(), range(3), iter(()), bytearray(b"a"),
+    Image.new("RGB", (2, 2), "red"), float("nan"), float("-inf"), 2**63, 2**64, -(2**63) - 1,
+    np.ma.masked, np.ma.array([1, 2], mask=[0, 1]), np.rec.array([(1, 2.0)]),
+    np.array(5), np.array("text"), np.array(None), np.array([], dtype="f8"), np.array([[], []]),
+    pd.NaT, pd.NA, pd.Timestamp("2024-05-01"), pd.Timestamp("2024-05-01", tz="Asia/Tokyo"), pd.Timedelta("1h"),
+    pd.Interval(1, 2), pd.Period("2024-05"), pd.DataFrame({"a": [1, 2]}), pd.DataFrame(),
+    datetime.datetime(2024, 5, 1, tzinfo=datetime.timezone(datetime.timedelta(seconds=1))),
+]  # fmt: skip
+
 texts = st.one_of(
     st.text(max_size=8),
     st.sampled_from(["</script>", "<!--", "a/b", "\u2028", "x\u2029y", "é/\u2028<", "\ud800", "\udc00/", "🎈", "\x00"]),
@@ -222,18 +234,8 @@ scalars = st.one_of(
     st.binary(max_size=4),
     st.complex_numbers(),
     st.fractions(),
-    st.sampled_from([
-        *Colour, *Named, *Level, *Word, MyText("<own>"), MyInt(5), MyFloat(1.5), Point(1), Point({"a": [1]}), Nothing(),
-        Point(decimal.Decimal(2)), PlotlyPoint(5), PlotlyPoint(html.Br()), Pair(1, 2), Pair(html.Br(), np.arange(3)),
-        no_update, Ellipsis, object(), int, print, {1, 2}, frozenset(), range(3), iter(()), bytearray(b"a"),
-        Image.new("RGB", (2, 2), "red"), float("nan"), float("-inf"), 2**63, 2**64, -(2**63) - 1,
-        np.ma.masked, np.ma.array([1, 2], mask=[0, 1]), np.rec.array([(1, 2.0)]),
-        np.array(5), np.array("text"), np.array(None), np.array([], dtype="f8"), np.array([[], []]),
-        pd.NaT, pd.NA, pd.Timestamp("2024-05-01"), pd.Timestamp("2024-05-01", tz="Asia/Tokyo"), pd.Timedelta("1h"),
-        pd.Interval(1, 2), pd.Period("2024-05"), pd.DataFrame({"a": [1, 2]}), pd.DataFrame(),
-        datetime.datetime(2024, 5, 1, tzinfo=datetime.timezone(datetime.timedelta(seconds=1))),
-    ]),
-)  # fmt: skip
+    st.sampled_from(SINGLE),
+)
 
 
 def dtypes() -> Any:
@@ -266,15 +268,16 @@ def arrays(draw: Any) -> Any:
 
 def object_array(items: list[Any]) -> Any:
     array = np.empty(len(items), dtype=object)
-    array[:] = items
+    for position, item in enumerate(items):
+        array[position] = item
     return array
 
 
 def series(items: list[Any]) -> Any:
-    return pd.Series(items, dtype=object)
+    return pd.Series(object_array(items), dtype=object)
 
 
-panda_columns = st.sampled_from([
+COLUMNS: list[Any] = [
     pd.Series([1, 2, 3]), pd.Series([1.5, None]), pd.Series(["a", None, "</b>"]), pd.Series([True, False]),
     pd.Series([1, None], dtype="Int64"), pd.Series(["a", "b"], dtype="category"), pd.Series([], dtype="f8"),
     pd.Series(pd.to_datetime(["2024-05-01", None])), pd.Series(pd.date_range("2024", periods=3, tz="Asia/Tokyo")),
@@ -282,7 +285,9 @@ panda_columns = st.sampled_from([
     pd.Index([1, 2]), pd.Index(["a"]), pd.date_range("2024", periods=2), pd.date_range("2024", periods=2, tz="UTC"),
     pd.RangeIndex(3), pd.MultiIndex.from_tuples([(1, "a")]), pd.period_range("2024", periods=2, freq="M"),
     pd.array([1, 2, None], dtype="Int64"), pd.Series(np.arange(10))[::2], pd.Series(["a", "b"], dtype="string"),
-])  # fmt: skip
+]  # fmt: skip
+
+panda_columns = st.sampled_from(COLUMNS)
 
 keys = st.one_of(
     texts, st.integers(), st.none(), st.booleans(), st.floats(), st.dates(), st.uuids(), st.sampled_from([*Level, *Colour]),
@@ -372,6 +377,106 @@ def test_the_text_or_the_refusal_is_dashs_for_every_value(value: Any) -> None:
     assert_same(value)
 
 
+def figure(**properties: Any) -> go.Figure:
+    return go.Figure(go.Scatter(**properties), layout={"title": "a/b"})
+
+
+NUMBERS = np.arange(12, dtype="f8")
+
+
+class Uncopyable(Json):
+    def __deepcopy__(self, memo: Any) -> Any:
+        raise TypeError("no copy")
+
+
+def figure_of_uncopyable() -> go.Figure:
+    made = figure(meta={})
+    made.data[0]._props["meta"]["a"] = Uncopyable(1)
+    return made
+
+
+SPECIAL: dict[str, Callable[[], Any]] = {
+    "component": lambda: component((html.Div, {"title": "a", "data-a": 1, "aria-b": html.Br()}, ["a", 1, html.Br()])),
+    "component without children": html.Br,
+    "component with its own method": lambda: Div("a"),
+    "component with a property of its class": lambda: [Titled("a"), component((Titled, {"title": "b"}, None))],
+    "component that computes a property": lambda: Computed("a"),
+    "component that is a list": lambda: Listed("a"),
+    "component in a subclass of dict": lambda: MyDict(a=html.Br()),
+    "component in a subclass of list": lambda: [MyList([html.Br()]), MyList(), MyTuple([html.Br()]), MyTuple()],
+    "component in a namedtuple": lambda: Pair(html.Br(), 1),
+    "dict with items of its own": lambda: Upper(a=1),
+    "ordered dict": lambda: reordered(collections.OrderedDict(a=1, b=2)),
+    "patch": lambda: patched({"a": html.Br(), "b": np.arange(3)}),
+    "object": lambda: [Json({"a": html.Br()}), Json([]), Json("text"), Json(None)],
+    "object with an AttributeError": lambda: [Json(AttributeError("inside"))],
+    "object with an error": lambda: Json(ValueError("inside")),
+    "object that gives an object": lambda: Json(Json(1)),
+    "object that gives a component": lambda: Json(html.Br()),
+    "object with a list": lambda: [Both(1), Odd("tolist", [1]), Odd("to_pydatetime", 1)],
+    "object with a list of what has no JSON": lambda: Odd("tolist", [decimal.Decimal(1)]),
+    "class with a to_plotly_json": lambda: Json,
+    "numbers of numpy": lambda: [
+        np.float64(0.1),
+        np.float32(0.1),
+        np.float16(0.1),
+        np.int8(1),
+        np.bool_(1),
+        np.str_("/"),
+    ],
+    "numbers that are subclasses": lambda: [[MyInt(5), Level.HIGH, MyText("<"), np.float64("nan")], [MyFloat(1)]],
+    "times": lambda: [np.datetime64("2024-05-01"), np.datetime64("NaT"), np.timedelta64(1, "s"), pd.NaT],
+    "keys": lambda: {1: 2, None: 3, 1.5: 4, "</b>": 5, Level.HIGH: 6, datetime.date(2024, 5, 1): 7},
+    "keys without JSON": lambda: {(1, 2): 3},
+    "figure of arrays": lambda: figure(x=NUMBERS, y=NUMBERS.astype("i8"), customdata=NUMBERS.reshape(3, 4).T),
+    "figure of every other": lambda: figure(x=NUMBERS[::2], y=NUMBERS[::-1]),
+    "figure of large integers": lambda: figure(x=np.array([2**40]), y=np.array([2**63], dtype="u8")),
+    "figure of small numbers": lambda: figure(x=NUMBERS.astype("f2"), y=NUMBERS.astype("u2"), ids=NUMBERS.astype("?")),
+    "figure of another byte order": lambda: figure(meta=NUMBERS.astype(">f8")),
+    "figure of nothing": lambda: figure(x=np.array([]), y=[], text=()),
+    "figure of texts": lambda: figure(x=np.array(["a", "</b>"]), y=np.array(["a", None], dtype=object)),
+    "figure of dates": lambda: figure(x=pd.date_range("2024", periods=3), y=[datetime.date(2024, 5, 1), pd.NaT]),
+    "figure of objects": lambda: figure(customdata=object_array([NUMBERS, {"a": NUMBERS}, decimal.Decimal(1)])),
+    "figure of lists of arrays": lambda: figure(customdata=[NUMBERS, [NUMBERS, (NUMBERS,)], {"a": NUMBERS}]),
+    "figure of tuples": lambda: figure(customdata=[(1, 2), (decimal.Decimal(1), "a")]),
+    "figure of dicts": lambda: figure(meta={"a": MyDict(a=NUMBERS), "b": Upper(a=NUMBERS), "c": MyList([NUMBERS])}),
+    "figure of dates in a skipped key": lambda: figure(
+        meta={"range": NUMBERS, "layers": {"a": NUMBERS, "b": [NUMBERS]}}
+    ),
+    "figure of pandas": lambda: figure(
+        meta={"a": pd.Series([1, 2]), "b": pd.Index(["a"]), "c": pd.DataFrame({"a": [1]})}
+    ),
+    "figure with an object": lambda: figure(meta={"a": Json({"b": NUMBERS}), "range": Json(1), "c": [Json(1)]}),
+    "figure with what cannot be copied": figure_of_uncopyable,
+    "figure with a component": lambda: figure(meta=html.Div(html.Br())),
+    "figure with frames": lambda: go.Figure(go.Bar(y=[1]), frames=[go.Frame(data=[go.Bar(y=NUMBERS)], name="a")]),
+    "figure with a template": lambda: go.Figure(layout={"template": "plotly_dark"}),
+    "trace": lambda: {"data": [go.Scatter(y=NUMBERS, marker={"color": NUMBERS})], "layout": go.Layout(meta=NUMBERS)},
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", SPECIAL)
+def test_what_plotly_treats_specially_is_treated_so_here(name: str) -> None:
+    assert_same(SPECIAL[name]())
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("value", [*SINGLE, *COLUMNS], ids=lambda value: type(value).__name__)
+def test_what_has_json_has_the_same_json_alone_in_a_list_and_in_a_figure(value: Any) -> None:
+    for around in (
+        value,
+        [value],
+        (value, 1),
+        MyList([value]),
+        Json(value),
+        Point(value),
+        html.Div(value),
+        figure_with(value),
+    ):
+        assert_same(around)
+
+
 FIGURES: dict[str, Callable[[Any], Any]] = {
     "scatter": lambda a: go.Scatter(x=a, y=a, text=a, customdata=a, ids=a, meta=a),
     "marker": lambda a: go.Scattergl(y=[1], marker={"color": a, "size": a}, error_y={"array": a}, hovertext=a),
@@ -398,17 +503,12 @@ figure_data = st.one_of(arrays(), panda_columns, st.lists(st.one_of(scalars, arr
 def test_every_kind_of_figure_is_as_dash_sends_it(name: str, data: Any, framed: bool) -> None:
     try:
         trace = FIGURES[name](data)
+        frames = [go.Frame(data=[trace], layout={"meta": data}, name="one")] if framed else []
+        figure = go.Figure(trace, layout={"title": "a/b", "meta": data, "xaxis": {"range": [1, 2]}}, frames=frames)
+        figures = [figure, OwnFigure(figure), OtherFigure(figure), ThirdFigure(figure)]
     except Exception:  # noqa: BLE001 - plotly takes no such data
         return
-    frames = [go.Frame(data=[trace], layout={"meta": data}, name="one")] if framed else []
-    figure = go.Figure(trace, layout={"title": "a/b", "meta": data, "xaxis": {"range": [1, 2]}}, frames=frames)
-    for value in (
-        figure,
-        OwnFigure(figure),
-        OtherFigure(figure),
-        ThirdFigure(figure),
-        {"data": [trace], "layout": figure.layout},
-    ):
+    for value in (*figures, {"data": [trace], "layout": figure.layout}):
         assert_same(value)
 
 
@@ -485,7 +585,7 @@ def test_who_switches_base64_off_in_plotly_gets_none(place: str, monkeypatch: py
 
 
 def test_a_class_of_plotlys_that_is_changed_later_is_left_to_plotly(monkeypatch: pytest.MonkeyPatch) -> None:
-    figure, part, own = go.Figure(go.Scatter(y=[1])), go.Scatter(y=[1]), html.Br()
+    whole, part, own = go.Figure(go.Scatter(y=[1])), go.Scatter(y=[1]), html.Br()
     for place in (
         "plotly.basedatatypes.BaseFigure.to_dict", "plotly.basedatatypes.BaseFigure.to_plotly_json",
         "plotly.basedatatypes.BasePlotlyType.to_plotly_json", "dash.development.base_component.Component.to_plotly_json",
@@ -493,7 +593,7 @@ def test_a_class_of_plotlys_that_is_changed_later_is_left_to_plotly(monkeypatch:
     ):  # fmt: skip
         with monkeypatch.context() as patched_class:
             patched_class.setattr(place, lambda self: {"changed": 1})
-            for value in (figure, part, own, Patch()):
+            for value in (whole, part, own, Patch()):
                 assert to_json(in_a_response(value)) == dash_json(in_a_response(value))
 
 
