@@ -13,7 +13,7 @@ import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, cast
 
-from dash import Dash, Patch, _callback, _callback_signing, _pages, _validate, hooks
+from dash import Dash, _callback, _callback_signing, _pages, _validate, hooks
 from dash._callback_context import context_value
 from dash._get_app import app_context
 from dash._grouping import grouping_len, map_grouping
@@ -57,7 +57,6 @@ __all__ = [
     "has_dev_tools",
     "is_component",
     "is_own_first_request",
-    "is_patch",
     "is_router",
     "page_found_for",
     "sign_page",
@@ -76,7 +75,6 @@ def to_json(value: Any) -> str:
 
 
 _component_json: Final[Any] = Component.to_plotly_json
-_patch_json: Final[Any] = Patch.to_plotly_json
 
 _components_are_known: Final = names_of(_component_json) == {
     "__dict__", "_namespace", "_prop_names", "_type", "_valid_wildcard_attributes", "any", "getattr", "hasattr",
@@ -92,11 +90,6 @@ def to_json_is_known() -> bool:
 def is_component(kind: Any) -> bool:
     """Whether a class is of Dash's components, and its `to_plotly_json` the one that is known here."""
     return _components_are_known and kind.to_plotly_json is _component_json
-
-
-def is_patch(kind: Any) -> bool:
-    """Whether a class is `dash.Patch`."""
-    return kind is Patch and kind.to_plotly_json is _patch_json
 
 
 def component_json(component: Any) -> dict[str, Any]:

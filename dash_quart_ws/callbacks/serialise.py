@@ -17,9 +17,10 @@ from types import NoneType
 from typing import Any, Final
 
 import orjson
+from dash import Patch
 
 from .. import _plotly
-from .._dash import component_json, is_component, is_patch, to_json_is_known
+from .._dash import component_json, is_component, to_json_is_known
 from .._dash import to_json as dash_json
 
 __all__ = ["to_json"]
@@ -92,7 +93,7 @@ def _compatible(value: Any) -> Any:
 def _compatible_object(kind: Any, value: Any) -> Any:
     if is_component(kind):
         return _compatible(component_json(value))
-    if is_patch(kind):
+    if kind is Patch:
         return _compatible(value.to_plotly_json())
     if _plotly.is_figure(kind):
         return _figure_dict(value)

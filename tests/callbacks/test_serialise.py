@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 import zoneinfo
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -186,6 +187,20 @@ class Computed(html.Div):
 class Listed(html.Div):
     def tolist(self) -> list[str]:
         return ["a list"]
+
+
+class Dated(html.Div):
+    def to_pydatetime(self) -> datetime.datetime:
+        return datetime.datetime(2024, 5, 1, tzinfo=datetime.UTC)
+
+
+class DictDiv(html.Div, dict):  # type: ignore[type-arg]
+    pass
+
+
+class Number(Json):
+    def __float__(self) -> float:
+        return 0.5
 
 
 class OwnFigure(go.Figure):
@@ -389,10 +404,16 @@ class Uncopyable(Json):
         raise TypeError("no copy")
 
 
-def figure_of_uncopyable() -> go.Figure:
-    made = figure(meta={})
-    made.data[0]._props["meta"]["a"] = Uncopyable(1)
-    return made
+def figures_of_uncopyable() -> list[go.Figure]:
+    first, second = figure(meta={}), figure(meta={})
+    first.data[0]._props["meta"]["a"] = Uncopyable(1)
+    second.data[0]._props["meta"]["a"] = object_array([Uncopyable(1)])
+    return [first, second]
+
+
+def test_a_figure_that_cannot_be_copied_is_refused_as_dash_refuses_it() -> None:
+    for made in figures_of_uncopyable():
+        assert_same(made)
 
 
 SPECIAL: dict[str, Callable[[], Any]] = {
@@ -402,6 +423,9 @@ SPECIAL: dict[str, Callable[[], Any]] = {
     "component with a property of its class": lambda: [Titled("a"), component((Titled, {"title": "b"}, None))],
     "component that computes a property": lambda: Computed("a"),
     "component that is a list": lambda: Listed("a"),
+    "component that is a time": lambda: Dated("a"),
+    "component that is a dict": lambda: DictDiv("a"),
+    "line separators": lambda: ["\u2028", "\u2029", "é"],
     "component in a subclass of dict": lambda: MyDict(a=html.Br()),
     "component in a subclass of list": lambda: [MyList([html.Br()]), MyList(), MyTuple([html.Br()]), MyTuple()],
     "component in a namedtuple": lambda: Pair(html.Br(), 1),
@@ -447,7 +471,6 @@ SPECIAL: dict[str, Callable[[], Any]] = {
         meta={"a": pd.Series([1, 2]), "b": pd.Index(["a"]), "c": pd.DataFrame({"a": [1]})}
     ),
     "figure with an object": lambda: figure(meta={"a": Json({"b": NUMBERS}), "range": Json(1), "c": [Json(1)]}),
-    "figure with what cannot be copied": figure_of_uncopyable,
     "figure with a component": lambda: figure(meta=html.Div(html.Br())),
     "figure with frames": lambda: go.Figure(go.Bar(y=[1]), frames=[go.Frame(data=[go.Bar(y=NUMBERS)], name="a")]),
     "figure with a template": lambda: go.Figure(layout={"template": "plotly_dark"}),
@@ -528,6 +551,7 @@ def in_a_response(value: Any) -> dict[str, Any]:
 
 COMMON: dict[str, Callable[[], Any]] = {
     "figure of arrays": lambda: go.Figure(go.Scatter(x=np.arange(9.0), y=np.arange(9))),
+    "figure of columns": lambda: figure(meta={"a": NUMBERS.reshape(3, 4).T}),
     "figure of lists": lambda: go.Figure(go.Scatter(x=[1, 2], y=[0.5, float("nan")], text=["a/b", None])),
     "figure of dates": lambda: go.Figure(go.Bar(x=pd.date_range("2024", periods=3), y=pd.Series([1, 2, 3]))),
     "figure with frames": lambda: go.Figure(go.Scatter(y=[1]), frames=[go.Frame(data=[go.Scatter(y=np.arange(3))])]),
@@ -535,7 +559,8 @@ COMMON: dict[str, Callable[[], Any]] = {
     "components": lambda: html.Div([html.H1("a", **{"data-x": "1"}), dcc.Graph(figure=go.Figure(go.Bar(y=[1])))]),
     "table": lambda: dash_table.DataTable(data=[{"a": 1, "b": np.int64(2), "c": datetime.date(2024, 5, 1)}] * 3),
     "patch": lambda: patched({"figure": go.Figure(go.Bar(y=[1])), "b": html.Br()}),
-    "pandas": lambda: {"x": pd.Series([1, 2]), "y": [pd.Timestamp("2024-05-01"), decimal.Decimal(1)]},
+    "pandas": lambda: {"x": pd.Series([1, 2]), "y": [pd.Timestamp("2024-05-01"), pd.NaT, decimal.Decimal(1)]},
+    "image": lambda: html.Img(src=Image.new("RGB", (2, 2), "red")),
     "plain": lambda: {"a": [1, "</script>", None, "\u2028"]},
 }
 
@@ -582,6 +607,12 @@ def test_who_switches_base64_off_in_plotly_gets_none(place: str, monkeypatch: py
     monkeypatch.setattr(place, switched_off.get(name, lambda _: name == "is_skipped_key"))
     assert "bdata" not in to_json(value)
     assert to_json(value) == dash_json(value)
+
+
+def test_numbers_of_sagemath_are_left_to_plotly(monkeypatch: pytest.MonkeyPatch) -> None:
+    number = Number("not a number")
+    monkeypatch.setitem(sys.modules, "sage.all", types.SimpleNamespace(RR=[number], ZZ=[]))
+    assert to_json(in_a_response(number)) == dash_json(in_a_response(number)) == to_json(in_a_response(0.5))
 
 
 def test_a_class_of_plotlys_that_is_changed_later_is_left_to_plotly(monkeypatch: pytest.MonkeyPatch) -> None:
