@@ -313,10 +313,10 @@ class Plan:
     gives a function exactly what Dash's own preparation would: `tests/test_dash.py` compares the two.
     """
 
-    def __init__(self, spec: dict[str, Any]) -> None:
+    def __init__(self, spec: dict[str, Any], to_json: Callable[[Any], str]) -> None:
         self.spec = spec
         self.original = spec["callback"]
-        self.function = with_to_json(self.original)
+        self.function = with_to_json(self.original, to_json)
         self.is_async = inspect.iscoroutinefunction(self.function)
         self.background = spec.get("background", False)
         self.has_output = not spec.get("no_output")
@@ -352,10 +352,16 @@ class Grouping:
 
 
 class Callbacks:
-    """The callbacks of one app, ready to be prepared for a call."""
+    """The callbacks of one app, ready to be prepared for a call.
 
-    def __init__(self, app: Dash) -> None:
+    Args:
+        app: whose.
+        to_json: makes text of what they return: the same text that Dash would make.
+    """
+
+    def __init__(self, app: Dash, to_json: Callable[[Any], str]) -> None:
         self._app = app
+        self._to_json = to_json
         self._plans: dict[str, Plan] = {}
 
     def prepare(self, body: dict[str, Any], websocket_callback: DashWebsocketCallback | None = None) -> Prepared:
@@ -433,7 +439,7 @@ class Callbacks:
             raise KeyError(f"Callback function not found for output '{output}'.")
         plan = self._plans.get(output)
         if plan is None or not plan.holds_for(spec):
-            plan = self._plans[output] = Plan(spec)
+            plan = self._plans[output] = Plan(spec, self._to_json)
         return plan
 
 
@@ -470,10 +476,10 @@ def _argument(entry: dict[str, Any], values: dict[str, Any], changed: list[str])
     )
 
 
-def with_to_json(wrapper: Callable[..., Any]) -> Callable[..., Any]:
-    """Dash's wrapper around a user's function, as it is, but with our `to_json` for what the function has returned.
+def with_to_json(wrapper: Callable[..., Any], to_json: Callable[[Any], str]) -> Callable[..., Any]:
+    """Dash's wrapper around a user's function, as it is, but with another `to_json` for what the function has returned.
 
-    The text is the same, and takes less time. What another library has put in the wrapper's place is left alone.
+    What another library has put in the wrapper's place is left alone.
     """
     if not isinstance(wrapper, types.FunctionType) or wrapper.__globals__ is not vars(_callback):
         return wrapper

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from dash_quart_ws import QuartBackend
 from dash_quart_ws._dash import Callbacks, app_context, stringify_id, with_to_json
+from dash_quart_ws.callbacks.serialise import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -178,7 +179,7 @@ def test_a_callback_gets_the_arguments_and_the_context_that_dash_would_give_it(
         async with server.test_request_context("/_dash-update-component?x=1&x=2", method="POST", headers=headers):
             app_context.set(app)
             call, context = await prepared_by_dash(copy.deepcopy(body))
-            prepared = Callbacks(app).prepare(copy.deepcopy(body))
+            prepared = Callbacks(app, to_json).prepare(copy.deepcopy(body))
         ours: Any = prepared.call
         assert shown(prepared.context) == shown(context)
         assert type(prepared.context.dash_response) is type(context.dash_response)
@@ -217,14 +218,14 @@ def test_hooks_add_their_data_to_what_a_callback_sees(monkeypatch: pytest.Monkey
         server: Quart = app.server
         inputs = [{"id": "in", "property": "value", "value": 1}]
         async with server.test_request_context("/_dash-update-component", method="POST"):
-            return Callbacks(app).prepare({"output": "one.children", "inputs": inputs, "outputs": []}).context
+            return Callbacks(app, to_json).prepare({"output": "one.children", "inputs": inputs, "outputs": []}).context
 
     assert asyncio.run(run()).custom_data.inputs == [1]
 
 
 async def test_a_callback_that_is_replaced_is_the_one_that_runs_from_then_on() -> None:
     made, other = an_app(lambda value: value), an_app(lambda value: [value, "replaced"])
-    callbacks = Callbacks(made)
+    callbacks = Callbacks(made, to_json)
     assert await called("out.children", callbacks) == 1
     made.callback_map["out.children"]["callback"] = other.callback_map["out.children"]["callback"]
     assert await called("out.children", callbacks) == [1, "replaced"]
@@ -241,20 +242,20 @@ async def test_what_another_library_has_put_around_a_callback_is_what_runs() -> 
         return str(inner(*arguments, **named)).replace('"children":1', '"children":"around"')
 
     made.callback_map["out.children"]["callback"] = around
-    assert with_to_json(around) is around
-    assert await called("out.children", Callbacks(made)) == "around"
+    assert with_to_json(around, to_json) is around
+    assert await called("out.children", Callbacks(made, to_json)) == "around"
 
 
 async def test_an_unknown_callback_is_an_error_that_names_it() -> None:
     made = an_app(lambda value: value)
     with pytest.raises(KeyError, match=r"no-such\.children"):
-        await called("no-such.children", Callbacks(made))
+        await called("no-such.children", Callbacks(made, to_json))
 
 
 async def test_a_function_is_called_by_dashs_own_wrapper_with_our_json() -> None:
     made = an_app(lambda value: value)
     wrapper = made.callback_map["out.children"]["callback"]
-    copied: Any = with_to_json(wrapper)
+    copied: Any = with_to_json(wrapper, to_json)
     assert copied.__code__ is wrapper.__code__
-    assert copied.__globals__["to_json"] is not wrapper.__globals__["to_json"]
+    assert copied.__globals__["to_json"] is to_json
     assert inspect.unwrap(copied) is inspect.unwrap(wrapper)

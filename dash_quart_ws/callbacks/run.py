@@ -22,6 +22,7 @@ from ..sessions.guard import json_body
 from ..sessions.rights import RIGHTS, rights_here
 from ..wire.close import CloseCode
 from ..wire.messages import STALE_PAGE, CallbackFailed, CallbackRequest, CallbackResult, CallbackUnchanged, Outbound
+from .serialise import to_json
 from .websocket import WebsocketCallback, is_missing
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Runner:
 
     def __init__(self, app: Dash, pool: Callable[[], Pool], sessions: Sessions, guard: Guard) -> None:
         self._app = app
-        self._callbacks = Callbacks(app)
+        self._callbacks = Callbacks(app, to_json)
         self._pool = pool
         self._sessions = sessions
         self._guard = guard
