@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import datetime
 import sys
+from collections import defaultdict
 from copy import deepcopy
 from functools import lru_cache
 from types import NoneType
@@ -28,7 +29,10 @@ __all__ = ["to_json"]
 _PLAIN: Final = frozenset({str, int, float, bool, NoneType, datetime.datetime, datetime.date})
 """What plotly leaves to orjson. Exactly these types: any other may have a method that plotly looks for."""
 
-_CONTAINERS: Final = frozenset({dict, list, tuple})
+_DICTS: Final = frozenset({dict, defaultdict})
+"""Dash gathers a callback's outputs in the second."""
+
+_CONTAINERS: Final = frozenset({*_DICTS, list, tuple})
 
 # What one small message after another needs is found without an attribute.
 _dumps: Final = orjson.dumps
@@ -76,7 +80,7 @@ def _compatible(value: Any) -> Any:
     kind: Any = type(value)
     if kind in _PLAIN:
         return value
-    if kind is dict:
+    if kind in _DICTS:
         if _PLAIN.issuperset(map(type, value.values())):
             return value
         return {key: item if type(item) in _PLAIN else _compatible(item) for key, item in value.items()}

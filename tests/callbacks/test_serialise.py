@@ -537,16 +537,23 @@ def test_every_kind_of_figure_is_as_dash_sends_it(name: str, data: Any, framed: 
 
 @pytest.fixture
 def own_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is left to Dash's own function."""
+    """Nothing is left to Dash's own function, and no whole object to plotly's."""
+    compatible = serialise._plotly.compatible
 
     def refuse(value: Any) -> str:
         raise AssertionError("left to Dash")
 
+    def refuse_dicts(value: Any) -> Any:
+        assert not isinstance(value, dict), "left to plotly"
+        return compatible(value)
+
     monkeypatch.setattr(serialise, "dash_json", refuse)
+    monkeypatch.setattr(serialise._plotly, "compatible", refuse_dicts)
 
 
 def in_a_response(value: Any) -> dict[str, Any]:
-    return {"multi": True, "response": {"out": {"children": value}}}
+    """As Dash's wrapper puts it together."""
+    return {"multi": True, "response": collections.defaultdict(dict, out={"children": value})}
 
 
 COMMON: dict[str, Callable[[], Any]] = {
