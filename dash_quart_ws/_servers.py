@@ -152,6 +152,31 @@ def limit_unread(send: Any, seconds: float) -> None:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
 
 
+class _EndedStream:
+    """What hypercorn finds in place of a stream that it has forgotten."""
+
+    async def handle(self, _event: object) -> None:
+        """Nobody is there to take it."""
+
+
+class _Streams(dict[int, Any]):
+    """hypercorn's streams of one HTTP/2 connection."""
+
+    def __missing__(self, _stream_id: int) -> _EndedStream:
+        return _EndedStream()
+
+
+def spare_other_streams(send: Any) -> None:
+    """Let what a client still sends on a websocket that is over cost nothing but itself, on HTTP/2.
+
+    hypercorn looks for the stream, and the `KeyError` ends the TCP connection with everything else on it: behind a proxy
+    these are other people's.
+    """
+    protocol = _h2_protocol(send)
+    if protocol is not None and type(protocol.streams) is dict:
+        protocol.streams = _Streams(protocol.streams)
+
+
 def decline_compression(send: Any) -> bool:
     """Before accept: do not negotiate permessage-deflate (RFC 7692). False where that cannot be switched off from here."""
     stream = _stream(send)

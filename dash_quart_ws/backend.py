@@ -383,6 +383,7 @@ class QuartBackend(_Backend):
         if socket is None:  # another spelling of the path, which Quart's routing takes and the class above does not
             return Response("no such websocket", 404, content_type="text/plain")
         self._extension.watch_shutdown(socket)
+        _servers.spare_other_streams(socket.server_send)
         try:
             async with asyncio.timeout(self.options.handshake_timeout):
                 verdict = await handshake.admit(

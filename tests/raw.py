@@ -14,12 +14,14 @@ import socket
 import struct
 import termios
 import time
+import zlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .server import SOCKET_PATH, request_message
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from .server import Server
 
@@ -228,6 +230,28 @@ def resident_megabytes(pid: int) -> float:
     return int(line.split()[1]) / 1024
 
 
+@contextlib.contextmanager
+def watching_memory(pid: int) -> Iterator[Callable[[], float]]:
+    """How many megabytes a process has needed at its highest, beyond what it had at the beginning of the block."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5", "ascii")  # the highest so far is forgotten (proc(5))
+    before = resident_megabytes(pid)
+
+    def rise() -> float:
+        with open(f"/proc/{pid}/status", encoding="ascii") as status:  # noqa: PTH123 - not a file
+            (line,) = (line for line in status if line.startswith("VmHWM:"))
+        return int(line.split()[1]) / 1024 - before
+
+    yield rise
+
+
+def compression_bomb(megabytes: int) -> bytes:
+    """The payload of one message that permessage-deflate inflates to so much (RFC 7692, section 7.2.1)."""
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    megabyte = b"x" * (1 << 20)
+    pieces = [deflate.compress(megabyte) for _ in range(megabytes)]
+    return b"".join([*pieces, deflate.flush(zlib.Z_SYNC_FLUSH)])[:-4]
+
+
 class Http2:
     """One HTTP/2 connection with prior knowledge, and websockets on it by extended CONNECT (RFC 8441)."""
 
@@ -251,6 +275,7 @@ class Http2:
         self.h2.increment_flow_control_window(window)
         self.data: dict[int, bytearray] = {}
         self.status: dict[int, int] = {}
+        self.headers: dict[int, dict[str, str]] = {}
         self.ended: set[int] = set()
         self.reset: dict[int, int] = {}
         self.flush()
@@ -274,17 +299,24 @@ class Http2:
         self.read_until(lambda: stream in self.ended, timeout)
         return self.status[stream], bytes(self.data[stream])
 
-    def connect(self, cookie: str) -> int:
+    def connect(self, cookie: str, more: Sequence[tuple[str, str]] = ()) -> int:
         """A websocket: its stream."""
         headers = [(":method", "CONNECT"), (":protocol", "websocket"), (":path", SOCKET_PATH)]
-        stream = self._open(headers, cookie, end=False)
+        stream = self._open(headers, cookie, end=False, more=more)
         self.read_until(lambda: stream in self.status, 10)
         return stream
 
-    def _open(self, headers: list[tuple[str, str]], cookie: str | None, *, end: bool) -> int:
+    def _open(
+        self,
+        headers: list[tuple[str, str]],
+        cookie: str | None,
+        *,
+        end: bool,
+        more: Sequence[tuple[str, str]] = (),
+    ) -> int:
         stream = self.h2.get_next_available_stream_id()
         headers = [*headers, (":scheme", "http"), (":authority", f"127.0.0.1:{self.server.port}")]
-        headers += [("origin", self.server.origin), ("sec-websocket-version", "13")]
+        headers += [("origin", self.server.origin), ("sec-websocket-version", "13"), *more]
         if cookie:
             headers.append(("cookie", cookie))
         self.data[stream] = bytearray()
@@ -292,9 +324,20 @@ class Http2:
         self.flush()
         return stream
 
-    def send(self, stream: int, opcode: int, payload: bytes = b"") -> None:
-        self.h2.send_data(stream, encode(opcode, payload))
-        self.flush()
+    def send(self, stream: int, opcode: int, payload: bytes = b"", *, reserved: int = 0) -> None:
+        """Send a frame, as fast as the server opens its window; less of it when it ends the stream meanwhile."""
+        data = encode(opcode, payload, reserved=reserved)
+        while data:
+            self.read_until(lambda: self._is_over(stream) or self.h2.local_flow_control_window(stream) > 0)
+            if self._is_over(stream):
+                return
+            size = min(self.h2.local_flow_control_window(stream), self.h2.max_outbound_frame_size)
+            self.h2.send_data(stream, data[:size])
+            self.flush()
+            data = data[size:]
+
+    def _is_over(self, stream: int) -> bool:
+        return stream in self.reset or stream in self.ended
 
     def request(self, stream: int, output: str, value: Any = 1, request_id: str = "1") -> None:
         self.send(stream, TEXT, request_message(output, value, request_id).encode())
@@ -307,7 +350,7 @@ class Http2:
             frame = decode(self.data[stream])
             if frame is not None:
                 frames.append(frame)
-            return bool(frames) or stream in self.reset or stream in self.ended
+            return bool(frames) or self._is_over(stream)
 
         self.read_until(found, timeout)
         if not frames:
@@ -330,6 +373,7 @@ class Http2:
             for event in self.h2.receive_data(data):
                 match event:
                     case h2.events.ResponseReceived():
+                        self.headers[event.stream_id] = dict(event.headers)
                         self.status[event.stream_id] = int(dict(event.headers)[":status"])
                     case h2.events.DataReceived():
                         self.data[event.stream_id] += event.data

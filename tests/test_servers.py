@@ -27,9 +27,11 @@ from .raw import (
     TEXT,
     Http2,
     RawSocket,
+    compression_bomb,
     encode,
     resident_megabytes,
     server_side,
+    watching_memory,
 )
 from .server import SOCKET_PATH, request_message, result, serving, wait_for
 
@@ -241,6 +243,15 @@ def test_clients_that_vanish_during_the_handshake_leave_nothing(server: Server) 
 # ------------------------------------------------------------------------------------------------ compression
 
 OFFER = [("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits")]
+BOMB = 395
+"""MB that a frame of 0.4 MB inflates to."""
+HARMLESS = 32
+"""MB that a server may need for a bomb that is not inflated."""
+
+
+@pytest.fixture(scope="module")
+def bomb() -> bytes:
+    return compression_bomb(BOMB)
 
 
 def test_compression_is_not_negotiated_though_the_client_offers_it(server: Server) -> None:
@@ -256,11 +267,43 @@ def test_a_compressed_frame_is_not_inflated(server: Server) -> None:
         assert all(frame.opcode == CLOSE for frame in client.frames(5))
 
 
+@pytest.mark.parametrize("offer", [[], OFFER], ids=["unasked", "offered"])
+def test_a_compression_bomb_costs_nothing(server: Server, bomb: bytes, offer: list[tuple[str, str]]) -> None:
+    with (
+        RawSocket(server, server.login("mallory"), headers=offer) as mallory,
+        RawSocket(server, server.login("alice")) as alice,
+        watching_memory(state(server)["pid"]) as rise,
+    ):
+        assert "sec-websocket-extensions" not in mallory.headers
+        with contextlib.suppress(ConnectionError):  # it may be refused while it is on its way
+            mallory.send(TEXT, bomb, reserved=COMPRESSED)
+        assert all(frame.opcode == CLOSE for frame in mallory.frames(5))
+        assert result(alice.call("a.children", 1)) == "alice 1"
+        assert rise() < HARMLESS
+
+
+@pytest.mark.parametrize("offer", [[], OFFER], ids=["unasked", "offered"])
+def test_over_http2_a_compression_bomb_costs_nothing(http2: Server, bomb: bytes, offer: list[tuple[str, str]]) -> None:
+    cookie = http2.login("alice")
+    with Http2(http2) as client, watching_memory(state(http2)["pid"]) as rise:
+        stream, other = client.connect(cookie, [(name.lower(), value) for name, value in offer]), client.connect(cookie)
+        assert client.status[stream] == 200
+        assert "sec-websocket-extensions" not in client.headers[stream]
+        client.send(stream, TEXT, bomb, reserved=COMPRESSED)
+        with pytest.raises((EOFError, ConnectionResetError)):  # noqa: PT012 - the loop is what ends
+            while True:
+                assert client.frame(stream, CLOSE_TIMEOUT + MARGIN).opcode == CLOSE
+        client.request(other, "a.children", 1)
+        assert result(client.frame(other).json["payload"]) == "alice 1"
+        assert rise() < HARMLESS
+
+
 @pytest.fixture(scope="module", params=[kind for kind in SERVERS if kind != "granian"])
 def compressing(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Servers of an app with `compression=True`; granian has no compression at all."""
     options = {"OPTIONS": json.dumps({"compression": True})}
     with serving(tmp_path_factory.mktemp("compressing"), server=request.param, app=APP, env=options) as running:
+        running.kind = request.param  # type: ignore[attr-defined]
         running.get("/_dash-layout")
         yield running
 
@@ -268,6 +311,28 @@ def compressing(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 def test_compression_is_negotiated_when_the_app_asks_for_it(compressing: Server) -> None:
     with RawSocket(compressing, compressing.login("alice"), headers=OFFER) as client:
         assert client.headers["sec-websocket-extensions"].startswith("permessage-deflate")
+    assert "a small websocket frame may inflate to gigabytes" in compressing.log
+
+
+def test_with_compression_a_bomb_ends_its_connection_and_nothing_of_it_is_kept(
+    compressing: Server, bomb: bytes
+) -> None:
+    """What it costs meanwhile is the server's own affair: uvicorn counts what it inflates, hypercorn and wsproto do not."""
+    pid = state(compressing)["pid"]
+    with RawSocket(compressing, compressing.login("alice")) as alice:
+        with (
+            RawSocket(compressing, compressing.login("mallory"), headers=OFFER) as mallory,
+            watching_memory(pid) as rise,
+        ):
+            with contextlib.suppress(ConnectionError):
+                mallory.send(TEXT, bomb, reserved=COMPRESSED)
+            assert mallory.close_frame().close_code == 1009
+            if compressing.kind in ("uvicorn", "uvicorn:websockets"):  # type: ignore[attr-defined]
+                assert rise() < BOMB / 4
+        wait_for(
+            lambda: [one["user"] for one in state(compressing)["connections"]] == ["alice"], 5, "mallory to be gone"
+        )
+        assert result(alice.call("a.children", 2)) == "alice 2"
 
 
 # ---------------------------------------------------------------------------------------------------- bundles
