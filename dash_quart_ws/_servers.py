@@ -96,6 +96,12 @@ def _abort(transport: asyncio.Transport) -> None:
 TCP_INFO_BYTES_ACKED, TCP_INFO_SIZE = 120, 148
 """Where `struct tcp_info` (linux/tcp.h) holds `tcpi_bytes_acked`, and where `tcpi_notsent_bytes`, 24 bytes on, ends."""
 
+TCP_INFO_UNACKED, TCP_INFO_LAST_DATA_SENT = 24, 44
+"""Where it holds `tcpi_unacked` and `tcpi_last_data_sent`."""
+
+LONGEST_STALL = 24 * 3600 * 1000
+"""Milliseconds: a bound on what is added to a timeout."""
+
 FLUSH_PATIENCE = 1.0
 """Seconds in which a client must have taken something of an HTTP/2 connection whose buffers are full."""
 
@@ -144,12 +150,26 @@ def limit_unread(send: Any, seconds: float) -> None:
     """Let the kernel drop the connection when the client takes nothing for this long (TCP_USER_TIMEOUT, RFC 5482).
 
     It goes on counting when the server has closed its end while the client has left the last bytes unread.
+
+    From now on: the kernel counts from when the client stopped, and would drop one that has for longer at once. It tells
+    such a client nothing, and hypercorn has a traceback in its log.
     """
     transport = transport_of(send)
     connection = transport.get_extra_info("socket") if transport is not None else None
     if connection is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
         with contextlib.suppress(OSError):  # not TCP (a unix socket), or closed already
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
+            milliseconds = int(seconds * 1000) + _stalled(connection)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+
+
+def _stalled(connection: socket.socket) -> int:
+    """Milliseconds since when a client takes nothing of what waits for it, or more; 0 when nothing does (Linux)."""
+    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_SIZE)
+    (unacknowledged,) = struct.unpack_from("=I", info, TCP_INFO_UNACKED)
+    (since_last,) = struct.unpack_from("=I", info, TCP_INFO_LAST_DATA_SENT)
+    *_, unsent = struct.unpack_from("=QQIII", info, TCP_INFO_BYTES_ACKED)
+    # What was sent last may have been sent again meanwhile: the pauses between two tries double.
+    return min(2 * since_last, LONGEST_STALL) if unacknowledged or unsent else 0
 
 
 class _EndedStream:

@@ -154,7 +154,8 @@ class Extension:
             self._beating.clear()
             self.sessions.bind(loop)
             if self.config.idle_timeout is not None:
-                self.spawn(self._sweep_every(self.config.idle_timeout), name="idle sweep")
+                sweep = self._sweep_every(self.config.idle_timeout)
+                self.spawn(sweep, name="idle sweep", context=contextvars.Context())
         if len(self._ready) == len(self._backends):
             return
         if self._setting_up is None:
@@ -359,7 +360,8 @@ class Extension:
             return
         self._watched.add(event)
         _servers.chain_sigterm(socket.server_send, self.drain)
-        self.spawn(self._drain_after(wait), name="shutdown watch")
+        # In a context of its own: it would keep all that belongs to the first connection for as long as the process runs.
+        self.spawn(self._drain_after(wait), name="shutdown watch", context=contextvars.Context())
 
     async def _drain_after(self, wait: Callable[[], Any]) -> None:
         await wait()

@@ -193,6 +193,22 @@ def test_a_client_that_does_not_read_is_off_the_machine_within_the_deadline(serv
     wait_for(lambda: not left(server), 2, "nothing to be left")
 
 
+STALLED = 5.0
+"""Seconds after which the kernel asks a client the next time, within the deadline, whether it takes anything."""
+
+
+def test_a_client_that_has_long_stopped_reading_is_reset_as_well(http2: Server) -> None:
+    """And not dropped by the kernel, before the deadline and without a word, with a traceback in the server's log."""
+    cookie = http2.login("alice")
+    with RawSocket(http2, cookie, receive_buffer=4096) as client:
+        blocked(http2, client)
+        stopped = time.monotonic()
+        wait_for(lambda: time.monotonic() > stopped + STALLED, what="the client to have stopped for so long")
+        logout(http2, cookie)
+        wait_for(lambda: client.tcp_state == TCP_CLOSE, CLOSE_TIMEOUT + MARGIN, "the reset")
+        assert server_side(http2, client.port) is None
+
+
 @pytest.mark.parametrize("says", ["a close frame", "the end of its stream"])
 def test_a_client_that_does_not_read_cannot_stay_by_hanging_up_halfway(server: Server, says: str, log: Log) -> None:
     """Its connection is none any more, so that no logout would find it: what is buffered for it must go nevertheless."""

@@ -288,7 +288,7 @@ class Sessions:
             while not (task.done() or ended.done() or self.has_left()):
                 ends_in = min((self.deadline(session) for session in brought), default=math.inf) - time.time()
                 timeout = min(max(ends_in, 0.0) + TICK, LONGEST_TIMER)
-                await asyncio.wait({task, ended}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+                await _first_of(task, ended, timeout=timeout)
         finally:  # the session has ended, or the client has gone
             del self._work[task]
             if not task.done():
@@ -705,7 +705,7 @@ class _ExpiryTimer:
 
     def arm(self) -> None:
         delay = self._sessions.deadline(self._session) - time.time()
-        self._handle = self._loop.call_later(max(0.0, min(delay, LONGEST_TIMER)), self._check)
+        self._handle = _timer(self._loop, max(0.0, min(delay, LONGEST_TIMER)), self._check)
 
     def _check(self) -> None:
         if time.time() < self._sessions.deadline(self._session):
@@ -717,6 +717,26 @@ class _ExpiryTimer:
         if self._handle is not None:
             self._handle.cancel()
         self._sessions.forget(self._session)
+
+
+def _timer(loop: asyncio.AbstractEventLoop, seconds: float, call: Callable[[], None]) -> asyncio.TimerHandle:
+    """A timer in a context of its own.
+
+    The event loop keeps a cancelled timer until it would have been due, an hour or so, and with it the timer's context:
+    there the connection or the request is, with all that was sent to it.
+    """
+    return loop.call_later(seconds, call, context=contextvars.Context())
+
+
+async def _first_of(*futures: asyncio.Future[Any], timeout: float) -> None:
+    """Wait for the first of these, for so many seconds at most."""
+    loop = asyncio.get_running_loop()
+    late = loop.create_future()
+    timer = _timer(loop, timeout, lambda: None if late.done() else late.set_result(None))
+    try:
+        await asyncio.wait({*futures, late}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        timer.cancel()
 
 
 def receipt_of(endings: list[Pending[float]], stored: concurrent.futures.Future[None] | None = None) -> PendingReceipt:
