@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 PORT ?= 8050
 
-.PHONY: demo test lint types unit assets assets-check assets-test browser node format bench bench-browser clean
+.PHONY: demo test lint types unit soak assets assets-check assets-test browser node format bench bench-browser clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python quart_app.py --port $(PORT)
@@ -22,6 +22,10 @@ types: $(VENV)/.test
 
 unit: $(VENV)/.test browser
 	$(BIN)/pytest
+
+# The load that `make test` puts on a server for a minute, for longer: `make soak SECONDS=600`; `SEED=…` repeats one.
+soak: $(VENV)/.test
+	SOAK_SECONDS=$(or $(SECONDS),300) SOAK_SEED=$(SEED) $(BIN)/pytest -s tests/soak
 
 # What browsers get is built from assets/src and committed: who installs the package, or runs the demo, needs no Node.
 STATIC := dash_quart_ws/browser/static
