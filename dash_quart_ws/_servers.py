@@ -225,19 +225,27 @@ def refuse_oversized(send: Any, refused: Callable[[], object]) -> None:
     hypercorn says 1009, and then goes on storing what the client sends, without a bound; the application never hears of it.
     """
     buffer = getattr(_stream(send), "buffer", None)
-    extend = getattr(buffer, "extend", None)
-    if extend is None or not hasattr(buffer, "max_length"):
-        return
+    if hasattr(buffer, "extend") and hasattr(buffer, "max_length"):
+        buffer.extend = _Bounded(buffer, refused)  # type: ignore[union-attr]
 
-    def bounded(event: Any) -> None:
+
+class _Bounded:
+    """hypercorn's `WebsocketBuffer.extend`, which tells of what it refuses, and keeps nothing of it."""
+
+    __slots__ = ("_buffer", "_extend", "_refused")
+
+    def __init__(self, buffer: Any, refused: Callable[[], object]) -> None:
+        self._buffer = buffer
+        self._extend = buffer.extend
+        self._refused = refused
+
+    def __call__(self, event: Any) -> None:
         try:
-            extend(event)
+            self._extend(event)
         except Exception:  # hypercorn's FrameTooLargeError, and it shall have it; we only see that nothing is kept
-            buffer.clear()  # type: ignore[union-attr]
-            refused()
+            self._buffer.clear()
+            self._refused()
             raise
-
-    buffer.extend = bounded  # type: ignore[union-attr]
 
 
 def shutdown_of(send: Any) -> Callable[[], Awaitable[None]] | None:

@@ -409,10 +409,13 @@ class QuartBackend(_Backend):
             security.info("refuse code=%d reason=%.64r remote=%s", verdict.code, verdict.reason, remote_here())
             await socket.dismiss(verdict.code, verdict.reason, timeout=self.options.close_timeout)
             return None
-        await self._serve(socket, verdict)
+        connection = self._open(socket, verdict)
+        hooks = get_hooks("websocket_message")
+        await connection.serve(self._runner, _screen_with(hooks) if hooks else None)
         return None
 
-    async def _serve(self, socket: Socket, admitted: handshake.Admitted) -> None:
+    def _open(self, socket: Socket, admitted: handshake.Admitted) -> Connection:
+        """Right after accept, and without an await: a connection that is in the hub, or has ended again."""
         session = admitted.session
         connection = Connection(
             socket,
@@ -441,9 +444,7 @@ class QuartBackend(_Backend):
             if connection.bridge and self._heartbeat is not None:
                 self._extension.watch_heartbeat(connection, self._heartbeat / 1000)
         _servers.refuse_oversized(socket.server_send, lambda: connection.end(CloseCode.TOO_BIG, "message too big"))
-        hooks = get_hooks("websocket_message")
-        screen = _screen_with(hooks) if hooks else None
-        await connection.serve(self._runner, screen)
+        return connection
 
     def _keep_rights(self, connection: Connection, user: str) -> None:
         """The connection's callbacks find its user's groups on `g`; when they rely on what has changed, it ends."""

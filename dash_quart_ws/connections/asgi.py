@@ -40,11 +40,15 @@ class Socket:
     has asked for, and every documented server stops reading when its own small buffer is full.
     """
 
+    __slots__ = ("_closing", "_gone", "_leaving", "_receive", "_send", "bridge")
+
     def __init__(self, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
         self._receive = receive
         self._send = send
         self._closing = False
-        self._gone = asyncio.Event()
+        self._gone = False
+        self._leaving: asyncio.Event | None = None
+        """Set when the client has gone: made for who waits for that, because there is a connection's worth of them."""
         self.bridge = False
 
     @property
@@ -76,7 +80,9 @@ class Socket:
                     return text if text is not None else cast("bytes", event["bytes"])
                 case "websocket.disconnect":
                     self._closing = True
-                    self._gone.set()
+                    self._gone = True
+                    if self._leaving is not None:
+                        self._leaving.set()
                     raise Disconnected
 
     async def send_text(self, text: str) -> None:
@@ -123,12 +129,14 @@ class Socket:
 
     async def see_off(self, *, timeout: float) -> None:
         """After `close`, while somebody else keeps reading: wait for the client to hang up, then reset the transport."""
-        try:
-            async with asyncio.timeout(timeout):
-                await self._gone.wait()
-        except TimeoutError:
-            await self.reset()
-            return
+        if not self._gone:
+            self._leaving = self._leaving or asyncio.Event()
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._leaving.wait()
+            except TimeoutError:
+                await self.reset()
+                return
         # uvicorn says "disconnect" as soon as its own close frame is out, and then waits longer than we do.
         self.reset_later(timeout)
 
@@ -173,6 +181,16 @@ class Socket:
             await done
 
 
+class _Unread:
+    """In the place of Quart's queue for incoming messages, which costs 3 kB for each connection."""
+
+    async def get(self) -> Any:
+        raise RuntimeError("the messages of Dash's websocket are read by its backend, and by nobody else")
+
+
+UNREAD = cast("Any", _Unread())
+
+
 def socket_class(previous: type[Any], paths: MutableSet[str]) -> type[Any]:
     """A class for `Quart.asgi_websocket_class`: ours for these paths, the one that was there for all others."""
 
@@ -182,6 +200,10 @@ def socket_class(previous: type[Any], paths: MutableSet[str]) -> type[Any]:
         def __new__(cls, app: Quart, scope: Any) -> Any:
             path = scope["path"].removeprefix(scope.get("root_path", ""))
             return super().__new__(cls) if path in paths else previous(app, scope)
+
+        def __init__(self, app: Quart, scope: Any) -> None:
+            super().__init__(app, scope)
+            self.queue = UNREAD
 
         async def __call__(self, receive: Any, send: Any) -> None:
             if _servers.is_granian(send) and (await receive())["type"] != "websocket.connect":

@@ -125,8 +125,7 @@ class Connection:
         self._reader: asyncio.Task[Any] | None = None
         self._abandoned = False
         self._ended_at = 0.0
-        self.closed: Pending[float] = Pending()
-        """Resolved when the close frame is out, or the transport reset: milliseconds since `end`."""
+        self._closed: Pending[float] | None = None
         self.gone: list[Callable[[Connection], None]] = []
         """Called when the connection has ended, whoever ended it: once, before anything waits."""
 
@@ -150,6 +149,13 @@ class Connection:
     def ended(self) -> bool:
         """Whether the connection is over, or about to be: nothing starts and nothing is sent any more."""
         return self._wire.state is State.ENDED
+
+    @property
+    def closed(self) -> Pending[float]:
+        """Resolved when the close frame is out, or the transport reset: milliseconds since `end`."""
+        if self._closed is None:  # it takes up 2 kB, and most connections are open
+            self._closed = Pending()
+        return self._closed
 
     @property
     def close_code(self) -> int | None:
@@ -185,21 +191,8 @@ class Connection:
         self._reader = asyncio.current_task()
         try:
             while True:
-                data = await self._socket.receive()
-                self.heard_at = self._loop.time()
-                if self.ended:  # read on, so that the server can tell us that the client has hung up
-                    continue
-                if isinstance(data, bytes):
-                    self._do(Send(messages.Error("Bad message: a binary frame"), "a binary frame"), callbacks)
-                    continue
-                for message, source in codec.decode(data):
-                    if screen is not None and source is not None and not self.ended and not self._is_ours(message):
-                        verdict = await screen(source)
-                        if verdict is not None:
-                            self.end(*verdict)
-                    action = self._wire.receive(message)  # nothing once ended, also if that happened meanwhile
-                    if action is not None:
-                        self._do(action, callbacks)
+                # In a coroutine of its own: a connection that waits for its client keeps nothing of what came last.
+                await self._take(await self._socket.receive(), callbacks, screen)
         except Disconnected:
             if not self.ended:
                 self._socket.reset_later(self._config.close_timeout)
@@ -212,6 +205,27 @@ class Connection:
             raise
         finally:
             await self._finish()
+
+    async def _take(
+        self,
+        data: str | bytes,
+        callbacks: Callbacks,
+        screen: Callable[[dict[str, Any]], Coroutine[Any, Any, tuple[int, str] | None]] | None,
+    ) -> None:
+        self.heard_at = self._loop.time()
+        if self.ended:  # it is read all the same, so that the server can tell us that the client has hung up
+            return
+        if isinstance(data, bytes):
+            self._do(Send(messages.Error("Bad message: a binary frame"), "a binary frame"), callbacks)
+            return
+        for message, source in codec.decode(data):
+            if screen is not None and source is not None and not self.ended and not self._is_ours(message):
+                verdict = await screen(source)
+                if verdict is not None:
+                    self.end(*verdict)
+            action = self._wire.receive(message)  # nothing once ended, also if that happened meanwhile
+            if action is not None:
+                self._do(action, callbacks)
 
     def _is_ours(self, message: messages.Inbound) -> bool:
         """Whether this is a message that Dash does not know, between our browser code and us."""
@@ -229,7 +243,7 @@ class Connection:
                 run = self._run(renderer, request, callbacks)
                 task = self._loop.create_task(run, name=f"callback {request.output[:80]}")
                 self._tasks[task] = request
-                renderer.tasks.add(task)
+                renderer.tasks[task] = None
                 task.add_done_callback(functools.partial(self._task_done, renderer))
             case Resolve(request_id, props, error):
                 question = self._questions.get(request_id)
@@ -272,7 +286,7 @@ class Connection:
         renderer.send(outcome)
 
     def _task_done(self, renderer: Renderer, task: asyncio.Task[None]) -> None:
-        renderer.tasks.discard(task)
+        renderer.tasks.pop(task, None)
         self._wire.finished(self._tasks.pop(task))  # here, because a task may be cancelled before its first step
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("a callback's task failed connection=%s", self.id, exc_info=error)

@@ -102,14 +102,25 @@ class Protocol:
             one that has not.
     """
 
+    __slots__ = (
+        "_asked",
+        "_attached",
+        "_bridge",
+        "_max_renderers",
+        "_running",
+        "close_code",
+        "close_reason",
+        "state",
+    )
+
     def __init__(self, max_renderers: int | None = None) -> None:
         self.state = State.OPEN
         self.close_code: int | None = None
         self.close_reason = ""
         self._bridge = max_renderers is not None
         self._max_renderers = max_renderers or 0
-        self._attached: set[str] = set()
-        self._running: set[tuple[str, str]] = set()
+        self._attached: dict[str, None] = {}  # no set: an empty one takes up three times as much as an empty dict
+        self._running: dict[tuple[str, str], None] = {}
         self._asked: dict[str, str] = {}
 
     def receive(self, message: Inbound) -> Action | None:
@@ -151,23 +162,23 @@ class Protocol:
             return self._refuse(
                 "a request with this requestId is still running", request.request_id, request.renderer_id
             )
-        self._running.add(key)
+        self._running[key] = None
         return Run(request)
 
     def finished(self, request: CallbackRequest) -> None:
         """The request has its outcome; its id may be used again."""
-        self._running.discard((request.renderer_id, request.request_id))
+        self._running.pop((request.renderer_id, request.request_id), None)
 
     def attached(self, renderer_id: str) -> None:
         """The tab's page is of the connection's session: from here on its requests run."""
         if self.state is State.OPEN:
-            self._attached.add(renderer_id)
+            self._attached[renderer_id] = None
 
     def detached(self, renderer_id: str) -> bool:
         """The tab's requests run no more, and nobody waits for its answers. False when it was not attached."""
         if renderer_id not in self._attached:
             return False
-        self._attached.remove(renderer_id)
+        del self._attached[renderer_id]
         self._asked = {request_id: asked for request_id, asked in self._asked.items() if asked != renderer_id}
         return True
 
