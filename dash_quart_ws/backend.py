@@ -64,7 +64,7 @@ from .sessions.guard import OPEN_RULES, Guard, json_body
 from .sessions.pages import mint as page_token
 from .sessions.rights import RIGHTS, noting_here, rights_here
 from .sessions.sessions import receipt_of
-from .sessions.visitors import printable, remote_here, visitor_of
+from .sessions.visitors import printable, remote_here, visitor_of, websocket_here
 from .wire import codec
 from .wire.close import SUBPROTOCOL, CloseCode
 
@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from dash import Dash
+    from quart import Websocket
 
     from .sessions.sessions import Sessions
 
@@ -379,7 +380,8 @@ class QuartBackend(_Backend):
 
     async def _websocket(self) -> Response | None:
         """One websocket, from the handshake until nothing of it is left."""
-        socket = cast("Any", websocket).scope.get(SCOPE_KEY)
+        opening = websocket_here()
+        socket = cast("Any", opening.scope).get(SCOPE_KEY)
         if socket is None:  # another spelling of the path, which Quart's routing takes and the class above does not
             return Response("no such websocket", 404, content_type="text/plain")
         self._extension.watch_shutdown(socket)
@@ -387,7 +389,7 @@ class QuartBackend(_Backend):
         try:
             async with asyncio.timeout(self.options.handshake_timeout):
                 verdict = await handshake.admit(
-                    cast("Any", websocket),
+                    opening,
                     config=self.options,
                     sessions=self._sessions,
                     guard=self._guard,
@@ -399,22 +401,22 @@ class QuartBackend(_Backend):
             return Response("the handshake took too long", 503, content_type="text/plain")
         if isinstance(verdict, handshake.Forbidden):
             return Response(verdict.reason, 403, content_type="text/plain")
-        if isinstance(verdict, handshake.Admitted) and self._extension.is_crowded(verdict, websocket):
+        if isinstance(verdict, handshake.Admitted) and self._extension.is_crowded(verdict, opening):
             verdict = CROWDED
-        socket.bridge = SUBPROTOCOL in websocket.requested_subprotocols
+        socket.bridge = SUBPROTOCOL in opening.requested_subprotocols
         if not self.options.compression and not _servers.decline_compression(socket.server_send):
             self._extension.warn_once("this server cannot be kept from negotiating permessage-deflate; see the docs")
-        await websocket.accept(subprotocol=SUBPROTOCOL if socket.bridge else None)
+        await opening.accept(subprotocol=SUBPROTOCOL if socket.bridge else None)
         if isinstance(verdict, handshake.Refused):
             security.info("refuse code=%d reason=%.64r remote=%s", verdict.code, verdict.reason, remote_here())
             await socket.dismiss(verdict.code, verdict.reason, timeout=self.options.close_timeout)
             return None
-        connection = self._open(socket, verdict)
+        connection = self._open(socket, opening, verdict)
         hooks = get_hooks("websocket_message")
         await connection.serve(self._runner, _screen_with(hooks) if hooks else None)
         return None
 
-    def _open(self, socket: Socket, admitted: handshake.Admitted) -> Connection:
+    def _open(self, socket: Socket, opening: Websocket, admitted: handshake.Admitted) -> Connection:
         """Right after accept, and without an await: a connection that is in the hub, or has ended again."""
         session = admitted.session
         connection = Connection(
@@ -423,9 +425,9 @@ class QuartBackend(_Backend):
             user=None if session is None else session.user,
             session=session,
             bound_to=admitted.sessions,
-            remote=websocket.remote_addr,
+            remote=opening.remote_addr,
             path=self._socket_path,
-            visitor=visitor_of(websocket),
+            visitor=visitor_of(opening),
         )
         if connection.user is not None and admitted.authenticated:
             self._keep_rights(connection, connection.user)
@@ -434,7 +436,7 @@ class QuartBackend(_Backend):
         # From the hub's `add` on a revocation finds this connection; one that came before it is found by looking again.
         self._extension.hub.add(connection)
         too_late = handshake.look_again(self._sessions, admitted)
-        if too_late is None and self._extension.is_crowded(admitted, websocket, counted=1):
+        if too_late is None and self._extension.is_crowded(admitted, opening, counted=1):
             too_late = CROWDED  # many came at once, and have been waiting for their accept together
         if too_late is not None:
             connection.end(too_late.code, too_late.reason)

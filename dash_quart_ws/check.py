@@ -344,12 +344,17 @@ class PlainHttpWatch:
 
     def __init__(self) -> None:
         self._said = False
+        self._fine: tuple[str, str | None] | None = None
+        """What was looked at last: on a developer's machine it is the same each time."""
 
     def see(self, scheme: str, host: str | None) -> None:
         """Look at one request or websocket."""
-        if not self._said and plain_http(scheme, host):
+        if self._said or (scheme, host) == self._fine:
+            return
+        if plain_http(scheme, host):
             self._said = True
             _log(TLS.unsafe(NO_TLS))
+        self._fine = scheme, host
 
 
 def _is_loopback_name(host: str | None) -> bool:

@@ -15,7 +15,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from quart import Response, abort, after_this_request, current_app, request, websocket
+from quart import Response, abort, after_this_request, current_app, request
 from quart.signals import request_started, websocket_started
 
 from . import _servers
@@ -32,13 +32,14 @@ from .exceptions import ConfigurationError, WebsocketNeeded
 from .sessions.handshake import own_origin
 from .sessions.rights import Groups
 from .sessions.sessions import Sessions, caller_here, receipt_of
-from .sessions.visitors import remote_here
+from .sessions.visitors import remote_here, websocket_here
 from .wire.close import CloseCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
     from quart import Quart, Websocket
+    from quart.wrappers.base import BaseRequestWebsocket
 
     from .config import Config
     from .connections.asgi import Socket
@@ -244,21 +245,25 @@ class Extension:
         await self.contact()
         self.sessions.arrive()
         self._plain_http.see(request.scheme, request.host)
-        if not self._is_own_host(request.headers.getlist("Host")) and request.path not in self.health_paths:
+        if not self._is_own_host(request) and request.path not in self.health_paths:
             abort(Response("this server does not go by that name", 421, content_type="text/plain"))
         after_this_request(self._before_response)  # ahead of quart-auth, which writes its cookie after all of these
 
     async def _websocket_started(self, _server: Quart, **_: Any) -> None:
         await self.contact()
         self.sessions.arrive()
-        self._plain_http.see(websocket.scheme, websocket.host)
-        if not self._is_own_host(websocket.headers.getlist("Host")):
+        opening = websocket_here()
+        self._plain_http.see(opening.scheme, opening.host)
+        if not self._is_own_host(opening):
             abort(Response("this server does not go by that name", 421, content_type="text/plain"))
 
-    def _is_own_host(self, given: list[str]) -> bool:
+    def _is_own_host(self, request: BaseRequestWebsocket) -> bool:
         """Whether the `Host` header names this server: under a name of their own, another site's scripts may read it."""
         hosts = self.config.allowed_hosts
-        if hosts is None or (len(given) == 1 and _is_one_of(given[0], hosts)):
+        if hosts is None:
+            return True
+        given = request.headers.getlist("Host")
+        if len(given) == 1 and _is_one_of(given[0], hosts):
             return True
         security.warning("foreign-host host=%.64r remote=%s", ", ".join(given), remote_here())
         return False
@@ -279,8 +284,9 @@ class Extension:
 
         Behind a proxy that nobody has told us about everybody has the same address: then there is no telling them apart.
         """
-        others = self.hub.anonymous_from(websocket.remote_addr) - counted
-        if not self.sessions.active or admitted.sessions or others < self.config.anonymous_connections:
+        if not self.sessions.active or admitted.sessions:
+            return False
+        if self.hub.anonymous_from(websocket.remote_addr) - counted < self.config.anonymous_connections:
             return False
         behind_proxy = "X-Forwarded-For" in websocket.headers or "Forwarded" in websocket.headers
         if behind_proxy and is_local(websocket.remote_addr) and self.hub.has_one_address_only():

@@ -454,9 +454,12 @@ class Sessions:
 
     def touch(self, session: Session) -> None:
         """The session's user did something: an HTTP request, or a callback. Not a heartbeat, a stream or a push."""
+        self._stay_awake(session)
+        self._see(session)
+
+    def _stay_awake(self, session: Session) -> None:
         if self._config.idle_timeout is not None:
             self._active[session.id] = (time.time(), session)
-        self._see(session)
 
     def touch_for_callback(self, connection: Connection) -> None:
         """The same for a connection's callback, of which there are many: when the session was last seen, and by whom, is
@@ -485,7 +488,7 @@ class Sessions:
         for session in sessions:
             self._deadlines.setdefault(session.id, session.expires.timestamp())
             if session.id not in self._active:
-                self.touch(session)
+                self._stay_awake(session)  # it was seen when the websocket arrived
             _ExpiryTimer(self, loop, connection, session).arm()
 
     def deadline(self, session: Session) -> float:
@@ -693,6 +696,8 @@ class Sessions:
 
 class _ExpiryTimer:
     """Ends one connection when one of its sessions does."""
+
+    __slots__ = ("_handle", "_loop", "_session", "_sessions")
 
     def __init__(
         self, sessions: Sessions, loop: asyncio.AbstractEventLoop, connection: Connection, session: Session

@@ -74,7 +74,7 @@ def serializer_class(extension: QuartAuth, keeper: Keeper) -> type[Any]:
         def __init__(self, secret: Any, salt: Any) -> None:
             suffix = SALT_SUFFIX.encode() if isinstance(salt, bytes) else SALT_SUFFIX
             super().__init__(secret, salt + suffix)
-            self._plain = base(secret, salt)
+            self._given = secret, salt
 
         def dumps(self, auth_id: Any, salt: Any = None) -> Any:
             token = keeper_here().stamp(extension, auth_id)
@@ -98,7 +98,7 @@ def serializer_class(extension: QuartAuth, keeper: Keeper) -> type[Any]:
                 raise
             except BadSignature:
                 # A cookie from before this package: a session of its own, until it is renewed.
-                auth_id, signed_at = self._plain.loads(text, max_age=max_age, **options)
+                auth_id, signed_at = base(*self._given).loads(text, max_age=max_age, **options)
                 return _plain_token(auth_id, signed_at.timestamp())
             auth_id, sid, login_at, seen = payload
             return Token(auth_id, bytes.fromhex(sid), login_at, seen, signed_at.timestamp())
