@@ -54,9 +54,8 @@ node:
 browser:
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || .ci/debian-packages chromium chromium-driver
 
-# How long it takes from a logout to the closed socket, with a thousand connections open.
+# This backend beside Dash's own, and with thousands of connections open.
 bench: $(VENV)/.test
-	$(BIN)/python benchmarks/logout_latency.py
 	$(BIN)/python benchmarks/side_by_side.py
 
 # How long it takes until a real browser shows a logout, and live data after a restart.

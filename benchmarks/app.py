@@ -1,4 +1,7 @@
-"""The app that every backend of `side_by_side.py` serves: the same callbacks, the backend is $BENCH_BACKEND."""
+"""The app that every backend of `side_by_side.py` serves: the same callbacks, the backend is $BENCH_BACKEND.
+
+With $BENCH_LOGINS it has logins, which are kept in the broker $BENCH_BROKER.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
+import quart_auth
 from dash import Dash, Input, Output, callback, ctx, dcc, html, no_update, set_props
 
 from dash_quart_ws import QuartBackend
 
 BACKEND = os.environ.get("BENCH_BACKEND", "ours")
+LOGINS = bool(os.environ.get("BENCH_LOGINS"))
 BURST = 10_000
 """Messages of one burst."""
 STREAM_SECONDS = 1.5
@@ -23,7 +28,11 @@ BLOCKED_SECONDS = 0.1
 
 app = Dash(
     __name__,
-    backend=QuartBackend(broker="memory:", login_required=False, anonymous_connections=1_000_000)
+    backend=QuartBackend(
+        broker=os.environ.get("BENCH_BROKER", "memory:"),
+        login_required="auto" if LOGINS else False,
+        anonymous_connections=1_000_000,
+    )
     if BACKEND == "ours"
     else BACKEND,
     websocket_callbacks=True,
@@ -122,3 +131,19 @@ if BACKEND == "ours":
         """A message to everybody, with the time at which it was sent."""
         sent = await QuartBackend.of(app).set_props("out", {"title": time.perf_counter()}, all=True)
         return {"connections": sent}
+
+
+if LOGINS:
+    server.secret_key = "a benchmark has no secrets"
+    server.config["QUART_AUTH_COOKIE_SECURE"] = False
+    auth = quart_auth.QuartAuth(server)
+
+    @server.get("/cookies/<int:count>")
+    async def cookies(count: int) -> list[str]:
+        """What the browsers of so many users hold after their logins."""
+        return [f"{auth.cookie_name}={auth.dump_token(f'user{number}')}" for number in range(count)]
+
+    @server.post("/logout")
+    async def logout() -> dict[str, str]:
+        quart_auth.logout_user()
+        return {}

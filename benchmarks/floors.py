@@ -16,6 +16,9 @@ async def answer() -> None:
     """JSON in, JSON out: a response of the size and shape that Dash's has."""
     while True:
         request = await websocket.receive_json()
+        if request["type"] == "heartbeat":
+            await websocket.send_json({"type": "heartbeat_ack"})
+            continue
         value = request["payload"]["inputs"][0]["value"]
         await websocket.send_json(
             {

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import picows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 SUBPROTOCOL = "dash-quart-ws.v1"
 PATH = "/_dash-ws-callback"
@@ -49,6 +49,7 @@ class Client(picows.WSListener):
         self._parts: dict[tuple[str, Any], tuple[bytes, bytes]] = {}
         self.transport: Any = None
         self.closed = asyncio.get_running_loop().create_future()
+        self.closed_at = 0.0
 
     def on_ws_connected(self, transport: Any) -> None:
         self.transport = transport
@@ -58,6 +59,7 @@ class Client(picows.WSListener):
             self.received(frame.get_payload_as_bytes())
         elif frame.msg_type == picows.WSMsgType.CLOSE:
             if not self.closed.done():
+                self.closed_at = time.perf_counter()
                 self.closed.set_result((frame.get_close_code(), frame.get_close_message()))
             transport.disconnect()
         elif frame.msg_type not in (picows.WSMsgType.PING, picows.WSMsgType.PONG):
@@ -105,11 +107,17 @@ def checked(frame: bytes) -> bytes:
     return frame
 
 
-async def connect(port: int, page: str | None = None) -> Client:
-    """Open a websocket. With a page token: with our subprotocol, and a tab that is attached."""
+async def connect(port: int, page: str | None = None, cookie: str | None = None, *, settled: bool = True) -> Client:
+    """Open a websocket. With a page token: with our subprotocol, and a tab that is attached.
+
+    Not `settled`: as soon as it may send. Our bridge waits for the server's first word, and not for the answer to the
+    attach.
+    """
     headers = {"Origin": f"http://127.0.0.1:{port}"}
     if page is not None:
         headers["Sec-WebSocket-Protocol"] = SUBPROTOCOL
+    if cookie is not None:
+        headers["Cookie"] = cookie
     _, client = await picows.ws_connect(
         Client,
         f"ws://127.0.0.1:{port}{PATH}",
@@ -119,22 +127,27 @@ async def connect(port: int, page: str | None = None) -> Client:
     )
     assert isinstance(client, Client)
     if page is not None:
+        frame = await client.next()
+        if b'"welcome"' not in frame:
+            raise RuntimeError(f"not welcome: {frame!r}")
         message = {"type": "attach", "rendererId": client.renderer_id, "payload": {"page": page}}
         client.send(json.dumps(message).encode())
-        while b'"session","rendererId"' not in (frame := await client.next()):
-            if b'"welcome"' not in frame:
-                raise RuntimeError(f"not attached: {frame!r}")
+        if settled and b'"session","rendererId"' not in (frame := await client.next()):
+            raise RuntimeError(f"not attached: {frame!r}")
     return client
 
 
-async def connect_many(port: int, count: int, page: str | None = None) -> list[Client]:
+async def connect_many(
+    port: int, count: int, page: str | None = None, cookies: Sequence[str] | None = None
+) -> list[Client]:
+    """So many websockets; of sessions of their own, or all of one."""
     gate = asyncio.Semaphore(AT_ONCE)
 
-    async def one() -> Client:
+    async def one(number: int) -> Client:
         async with gate:
-            return await connect(port, page)
+            return await connect(port, page, None if cookies is None else cookies[number])
 
-    return list(await asyncio.gather(*(one() for _ in range(count))))
+    return list(await asyncio.gather(*(one(number) for number in range(count))))
 
 
 async def hang_up(clients: Iterable[Client]) -> None:
@@ -222,9 +235,9 @@ class Http:
         self._port = port
         self._writer: asyncio.StreamWriter | None = None
 
-    async def request(self, method: str, path: str, body: Any = None) -> bytes:
+    async def request(self, method: str, path: str, body: Any = None, cookie: str = "") -> bytes:
         """The body of a response with status 200."""
-        answer = await self.exchange(method, path, body)
+        answer = await self.exchange(method, path, body, {"Cookie": cookie} if cookie else None)
         if answer.status != 200:
             raise RuntimeError(answer)
         return answer.body

@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import json
 import logging
 import os
 import platform
@@ -56,9 +57,12 @@ class Target:
     backend: str = ""
     attaches: bool = False
     """Whether its clients offer our subprotocol and attach a tab."""
+    logins: bool = False
+    """Whether its clients have logged in, each handshake checks their session, and a broker on the disk keeps it."""
     process: subprocess.Popen[bytes] | None = None
     port: int = 0
     page: str | None = None
+    cookie: str | None = None
 
     def start(self, core: int, log: Path) -> None:
         with socket.socket() as probe:
@@ -69,6 +73,9 @@ class Target:
             command += ["-b", f"127.0.0.1:{self.port}", "-w", "0"]
         else:
             command += ["--port", str(self.port), "--log-level", "warning", "--loop", "asyncio", "--http", "h11"]
+        environment = {**os.environ, "BENCH_BACKEND": self.backend, "PYTHONPATH": str(ROOT)}
+        if self.logins:
+            environment.update(BENCH_LOGINS="1", BENCH_BROKER=f"sqlite:///{log}.sqlite3")
         mine = os.sched_getaffinity(0)
         os.sched_setaffinity(0, {core})  # inherited, by each of its threads
         try:
@@ -76,7 +83,7 @@ class Target:
                 self.process = subprocess.Popen(
                     command,
                     cwd=ROOT / "benchmarks",
-                    env={**os.environ, "BENCH_BACKEND": self.backend, "PYTHONPATH": str(ROOT)},
+                    env=environment,
                     stdout=file,
                     stderr=file,
                 )
@@ -97,7 +104,9 @@ class Target:
         if not self.backend:
             return
         http = Http(self.port)
-        page = (await http.request("GET", "/")).decode()
+        if self.logins:
+            (self.cookie,) = json.loads(await http.request("GET", "/cookies/1"))
+        page = (await http.request("GET", "/", cookie=self.cookie or "")).decode()
         http.close()
         if self.attaches:
             found = re.search(r'"end_id": ?"([^"]+)"', page)
@@ -123,17 +132,18 @@ class Target:
         return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * PAGE
 
     async def connect(self, count: int = 1) -> list[Client]:
-        return await connect_many(self.port, count, self.page)
+        return await connect_many(self.port, count, self.page, self.cookie and [self.cookie] * count)
 
 
 OURS = Target("ours", "hypercorn", "app:server", "ours", attaches=True)
 PLAIN = dataclasses.replace(OURS, name="ours, without the subprotocol", attaches=False)
+LOGINS = dataclasses.replace(OURS, name="ours, with logins", logins=True)
 STOCK = Target("Dash's Quart", "hypercorn", "app:server", "quart")
 OURS_UVICORN = Target("ours on uvicorn", "uvicorn", "app:server", "ours", attaches=True)
 FASTAPI = Target("Dash's FastAPI on uvicorn", "uvicorn", "app:server", "fastapi")
 QUART_ECHO = Target("raw Quart echo", "hypercorn", "floors:in_quart")
 ASGI_ECHO = Target("raw ASGI echo", "hypercorn", "floors:in_asgi")
-TARGETS = (OURS, STOCK, OURS_UVICORN, FASTAPI, QUART_ECHO, ASGI_ECHO)
+TARGETS = (OURS, LOGINS, STOCK, OURS_UVICORN, FASTAPI, QUART_ECHO, ASGI_ECHO)
 """The processes; PLAIN is another way to use the first one."""
 
 Measured = dict[str, float]
@@ -295,14 +305,48 @@ async def idle(target: Target, count: int, seconds: float) -> Measured:
 
 
 async def connecting(target: Target, count: int) -> Measured:
-    """Connect, attach where that is the way, one callback, and close; one after another."""
+    """Connect, attach where that is the way, one callback, and close; one client after another."""
     watch = Watch(target)
     for _ in range(count):
-        client = await connect(target.port, target.page)
+        client = await connect(target.port, target.page, target.cookie, settled=False)
         await client.call("echo")
         await hang_up([client])
     watch.stop()
     return {"cpu": watch.cpu / count * 1e6}
+
+
+async def logout(target: Target, count: int, logouts: int) -> Measured:
+    """Each connection of a session of its own. From the logout's request to the close frame of that session's connection,
+    with all the others open: one after another, then as many at once.
+
+    The time of the load generator is in it: it stops when that reads the frame.
+    """
+    http = Http(target.port)
+    cookies = json.loads(await http.request("GET", f"/cookies/{count}"))
+    before = target.memory()
+    clients = await connect_many(target.port, count, cookies=cookies)
+    memory = target.memory() - before
+    for client in clients:
+        client.listen(lambda _: None)
+
+    async def leave(number: int, http: Http) -> float:
+        began = time.perf_counter()
+        await http.request("POST", "/logout", cookie=cookies[number])
+        await asyncio.wait_for(asyncio.shield(clients[number].closed), 30)
+        return (clients[number].closed_at - began) * 1e3
+
+    try:
+        one_by_one = [await leave(number, http) for number in range(logouts)]
+        browsers = [Http(target.port) for _ in range(logouts)]
+        at_once = await asyncio.gather(*(leave(logouts + number, one) for number, one in enumerate(browsers)))
+        if any(client.closed.done() for client in clients[2 * logouts :]):
+            raise RuntimeError("a logout has closed a connection of another session")
+    finally:
+        await hang_up(clients)
+    for one in (http, *browsers):
+        one.close()
+    return {"median": statistics.median(one_by_one), "p99": p99(one_by_one), "last": max(at_once),
+            "memory": memory / count / 1024}  # fmt: skip
 
 
 async def blocking(target: Target, seconds: float) -> Measured:
@@ -396,6 +440,11 @@ class Scenario:
     """Whether each measurement gets a server process of its own."""
 
 
+def still(*, quick: bool) -> int:
+    """How many connections are open where many are."""
+    return 500 if quick else 5_000
+
+
 def scenarios(*, quick: bool) -> list[Scenario]:
     seconds = 0.4 if quick else 1.5
     both, uvicorn, ours = (OURS, STOCK), (OURS_UVICORN, FASTAPI), (OURS,)
@@ -417,11 +466,14 @@ def scenarios(*, quick: bool) -> list[Scenario]:
         Scenario("burst", functools.partial(burst, output="burst"), both),
         Scenario("burst in a thread", functools.partial(burst, output="threads"), both),
         Scenario("stream", stream, both),
-        Scenario("connect", functools.partial(connecting, count=50 if quick else 300), (*both, PLAIN)),
+        Scenario("connect", functools.partial(connecting, count=50 if quick else 300),
+                 (*both, PLAIN, LOGINS, *floors)),
         Scenario("blocking", functools.partial(blocking, seconds=seconds), both, 0.6),
         Scenario("page load", functools.partial(page_load, visitors=10 if quick else 40), both, 0.6),
         Scenario("push", functools.partial(push, count=many, pushes=3 if quick else 7), ours, 0.6),
-        Scenario("idle", functools.partial(idle, count=500 if quick else 5_000, seconds=2 if quick else 8), both, 0.2,
+        Scenario("idle", functools.partial(idle, count=still(quick=quick), seconds=2 if quick else 8),
+                 (*both, *floors), 0.2, fresh=True),
+        Scenario("logout", functools.partial(logout, count=still(quick=quick), logouts=50 if quick else 200), (LOGINS,), 0.2,
                  fresh=True),
         Scenario("slow reader", functools.partial(slow_reader, kilobytes=FLOOD_KB // (5 if quick else 1)), both, 0.2,
                  fresh=True),
@@ -506,9 +558,17 @@ ROWS = (
     Row("the same: p99", "stream", "p99", "ms", "≤ 10 ms"),
     Row("Push to {many} connections: first client", "push", "first", "ms", "≤ 5 ms", (), (OURS, None)),
     Row("the same: last client", "push", "last", "ms", "≤ 45 ms", (), (OURS, None)),
-    Row("{idle} idle connections, a heartbeat every 30 s: CPU", "idle", "cpu", "%", "≤ 3 %"),
-    Row("the same: memory of each", "idle", "memory", "kB", "≤ 32 kB"),
-    Row("Connect and a first callback: CPU", "connect", "cpu", "µs", "≤ 0.7"),
+    Row("{idle} idle connections, a heartbeat every 30 s: CPU", "idle", "cpu", "%", "≤ 3 %", (QUART_ECHO, ASGI_ECHO)),
+    Row("the same: memory of each", "idle", "memory", "kB", "≤ 32 kB", (QUART_ECHO, ASGI_ECHO)),
+    Row("Connect and a first callback: CPU", "connect", "cpu", "µs", "≤ 0.7", (QUART_ECHO, ASGI_ECHO)),
+    Row("the same, without the subprotocol, as Dash's own worker connects", "connect", "cpu", "µs", "", (), (PLAIN, STOCK)),
+    Row("the same, with a login: the session is checked", "connect", "cpu", "µs", "≤ 0.7", (), (LOGINS, STOCK)),
+    Row("Logout with {idle} connections open: close frame of the session's own, median", "logout", "median", "ms", "", (),
+        (LOGINS, None)),
+    Row("the same: p99", "logout", "p99", "ms", "≤ 20 ms", (), (LOGINS, None)),
+    Row("the same, {logouts} logouts at once: the last", "logout", "last", "ms", "", (), (LOGINS, None)),
+    Row("{idle} idle connections, each with a login of its own: memory of each", "logout", "memory", "kB", "", (),
+        (LOGINS, None)),
     Row("Callbacks of others beside a blocking one over HTTP, over the socket: times longer", "blocking", "socket", "x",
         "≤ 2"),
     Row("the same, over HTTP: times longer", "blocking", "http", "x", "≤ 2"),
@@ -535,7 +595,8 @@ def ratio(ratios: list[float]) -> str:
 
 
 def table(results: Results, *, quick: bool) -> str:
-    many, still, flood = (200, 500, FLOOD_KB // 5) if quick else (1_000, 5_000, FLOOD_KB)
+    many, flood = (200, FLOOD_KB // 5) if quick else (1_000, FLOOD_KB)
+    idle = f"{still(quick=quick):,}"
     lines = [
         "| scenario | this backend | Dash's own | ratio (of the rounds) | goal | raw Quart echo / raw ASGI echo |",
         "| --- | ---: | ---: | ---: | --- | ---: |",
@@ -548,7 +609,7 @@ def table(results: Results, *, quick: bool) -> str:
         floors = [results[row.scenario, row.quantity, floor.name] for floor in row.floors]
         ratios = [a / b for a, b in zip(ours, theirs, strict=True)] if theirs and min(theirs) > 0 else []
         cells = (
-            row.label.format(many=f"{many:,}", idle=f"{still:,}", flood=f"{flood:,}"),
+            row.label.format(many=f"{many:,}", idle=idle, logouts=50 if quick else 200, flood=f"{flood:,}"),
             number(statistics.median(ours), row.unit),
             number(statistics.median(theirs), row.unit) if theirs else "",
             ratio(ratios),
