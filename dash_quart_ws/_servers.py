@@ -79,13 +79,14 @@ def reset(send: Any) -> Awaitable[None] | bool:
     """
     transport = transport_of(send)
     if transport is not None:
-        _abort(transport)
+        abort(transport)
         return True
     protocol = _h2_protocol(send)
     return False if protocol is None else _reset_stream(protocol, _stream(send))
 
 
-def _abort(transport: asyncio.Transport) -> None:
+def abort(transport: asyncio.Transport) -> None:
+    """RST: whatever is still buffered for the client is thrown away. Nothing happens to a transport that has closed."""
     connection = transport.get_extra_info("socket")
     if connection is not None:
         with contextlib.suppress(OSError):  # closed already
@@ -125,7 +126,7 @@ async def _reset_stream(protocol: Any, stream: Any) -> None:
         await asyncio.sleep(FLUSH_PATIENCE)
         taken, waiting = _progress(transport)
         if was_waiting and waiting and taken == before:
-            _abort(transport)  # nothing gets through, on whichever stream: the client has stopped reading altogether
+            abort(transport)  # nothing gets through, on whichever stream: the client has stopped reading altogether
             break
         if flushing.done():
             break

@@ -21,9 +21,11 @@ Over HTTP the same function is reached through `_dash-update-component`: `sessio
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import inspect
 import logging
+import weakref
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast, overload
 
 from dash.exceptions import DependencyException
@@ -387,7 +389,10 @@ class QuartBackend(_Backend):
         self._extension.watch_shutdown(socket)
         _servers.spare_other_streams(socket.server_send)
         try:
-            async with asyncio.timeout(self.options.handshake_timeout):
+            async with asyncio.timeout(None) as deadline:
+                # A timer keeps its context, with all of the handshake, also when it has been cancelled: until it is due.
+                due = asyncio.get_running_loop().time() + self.options.handshake_timeout
+                contextvars.Context().run(deadline.reschedule, due)
                 verdict = await handshake.admit(
                     opening,
                     config=self.options,
@@ -445,7 +450,10 @@ class QuartBackend(_Backend):
             self._opened(connection, admitted)
             if connection.bridge and self._heartbeat is not None:
                 self._extension.watch_heartbeat(connection, self._heartbeat / 1000)
-        _servers.refuse_oversized(socket.server_send, lambda: connection.end(CloseCode.TOO_BIG, "message too big"))
+        here = weakref.ref(connection)  # the server's objects outlive the connection for a while
+        _servers.refuse_oversized(
+            socket.server_send, lambda: (open_one := here()) and open_one.end(CloseCode.TOO_BIG, "message too big")
+        )
         return connection
 
     def _keep_rights(self, connection: Connection, user: str) -> None:

@@ -413,7 +413,7 @@ class Extension:
         """A task that the extension owns: cancelled and awaited when the server goes down."""
         task = asyncio.get_running_loop().create_task(coroutine, name=name, context=context)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._tasks.discard, context=context)
         return task
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 from typing import TYPE_CHECKING, Any, cast
 
@@ -147,8 +148,12 @@ class Socket:
         servers wait for that to be written, for ever.
         """
         _servers.limit_unread(self._send, seconds)
-        if self.can_reset:
-            asyncio.get_running_loop().call_later(seconds, self._begin_reset)
+        loop = asyncio.get_running_loop()
+        transport = _servers.transport_of(self._send)
+        if transport is not None:  # mostly closed by then; nothing else of the connection is kept for so long
+            loop.call_later(seconds, _servers.abort, transport, context=contextvars.Context())
+        elif self.can_reset:
+            loop.call_later(seconds, self._begin_reset)
 
     def _begin_reset(self) -> None:
         done = _servers.reset(self._send)

@@ -21,6 +21,7 @@ import logging
 import secrets
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..exceptions import NotConnected, PropertyUnavailable
@@ -106,7 +107,7 @@ class Connection:
             max_bytes=config.outbound_bytes,
             max_messages=config.outbound_messages,
             keeps_order=socket.bridge,
-            on_overflow=self._overflow,
+            on_overflow=functools.partial(Connection._overflow, weakref.proxy(self)),  # no circle: see `_finish`
         )
         self._from_threads = Handover(self._loop, self._writer.put)
         self.bridge = socket.bridge
@@ -116,6 +117,7 @@ class Connection:
         self.seen_at = 0.0
         """Unix time at which a callback of it was last noted as a sign of its session's life."""
         self._renderers: dict[str, Renderer] = {}
+        self._renderers_at_end: tuple[str, ...] = ()
         self._tasks: dict[asyncio.Task[None], messages.CallbackRequest] = {}
         self._questions: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._complaints = 0
@@ -143,7 +145,7 @@ class Connection:
 
         Dash's own worker attaches none: of its tabs these are the ones that have been heard of.
         """
-        return tuple(self._renderers)
+        return tuple(self._renderers) or self._renderers_at_end
 
     @property
     def ended(self) -> bool:
@@ -425,6 +427,8 @@ class Connection:
         if self._closing is not None:
             await asyncio.wait({self._closing})
         await self._writer.stopped()
+        self._renderers_at_end = self.renderers
+        self._renderers.clear()  # they hold on to their connection: what is in no circle is freed at once
         if self._tasks:
             _, alive = await asyncio.wait(self._tasks, timeout=self._config.cancel_timeout)
             for task in alive:

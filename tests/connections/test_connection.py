@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import re
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +15,7 @@ import websockets
 
 from tests.raw import resident_megabytes
 from tests.server import BRIDGE, await_for, call, closed, messages, next_message, request_message, result, serving
+from tests.sessions.site import ORIGIN, SOCKET_PATH, Site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -383,3 +386,55 @@ async def test_a_client_that_stops_reading_gets_the_last_value_and_is_not_closed
         assert len(titles) < times / 2
         assert highest - before < 32
         assert result(await call(socket, "echo.children", 7, "after")) is not None
+
+
+# ------------------------------------------------------------------------------------------------ in one process
+
+
+async def test_what_a_connection_held_is_free_when_it_has_ended_and_not_when_the_garbage_collector_comes_by() -> None:
+    async with Site() as site:
+        cookie = await site.login("alice")
+        page = site.page_token(await site.session_id(cookie))
+        attach = {"type": "attach", "rendererId": "tab", "payload": {"page": page}}
+        request = json.loads(request_message("echo.children", 1))
+        here: list[weakref.ref[Any]] = []
+
+        async def come_and_go() -> None:
+            """As the server calls the app: what the test's own client would hold is no part of this."""
+            answered = asyncio.Event()
+
+            async def receive() -> dict[str, Any]:
+                if not here:
+                    here.extend(weakref.ref(connection) for connection in site.backend.connections())
+                    return {"type": "websocket.receive", "text": json.dumps([attach, request])}
+                await answered.wait()
+                return {"type": "websocket.disconnect", "code": 1001}
+
+            async def send(event: dict[str, Any]) -> None:
+                if "callback_response" in event.get("text", ""):
+                    answered.set()
+
+            headers = [("host", "localhost"), ("origin", ORIGIN), ("cookie", cookie)]
+            scope = {
+                "type": "websocket",
+                "asgi": {"version": "3.0", "spec_version": "2.3"},
+                "http_version": "1.1",
+                "scheme": "ws",
+                "path": SOCKET_PATH,
+                "query_string": b"",
+                "headers": [(name.encode(), value.encode()) for name, value in headers],
+                "subprotocols": ["dash-quart-ws.v1"],
+            }
+            await asyncio.create_task(site.server(scope, receive, send))  # type: ignore[arg-type]
+
+        # asyncio forgets a cancelled timer at once when it is the next one, and else mostly when it is due.
+        next_one = asyncio.get_running_loop().call_later(5, lambda: None)
+        gc.collect()
+        gc.disable()
+        try:
+            await come_and_go()
+            assert len(here) == 1
+            await await_for(lambda: here[0]() is None, 4)
+        finally:
+            gc.enable()
+            next_one.cancel()
