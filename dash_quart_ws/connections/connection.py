@@ -70,6 +70,39 @@ class Connection:
     Everything else is for the package. All methods but `send` belong to the event loop.
     """
 
+    # Above 30 attributes each instance without slots has a dict of its own, of 1.6 kB.
+    __slots__ = (
+        "__weakref__",
+        "_abandoned",
+        "_bad_this_minute",
+        "_closed",
+        "_closing",
+        "_complaints",
+        "_config",
+        "_ended_at",
+        "_loop",
+        "_minute",
+        "_questions",
+        "_reader",
+        "_renderers",
+        "_renderers_at_end",
+        "_socket",
+        "_tasks",
+        "_wire",
+        "_writer",
+        "bound_to",
+        "bridge",
+        "gone",
+        "heard_at",
+        "id",
+        "path",
+        "remote",
+        "session",
+        "since",
+        "user",
+        "visitor",
+    )
+
     def __init__(
         self,
         socket: Socket,
