@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("dash_quart_ws.connection")
 
+_making = threading.Lock()
+"""Held while a thread makes a connection's `Handover`: another one may want it at the same time."""
+
 COMPLAINTS_LOGGED = 10
 """Bad messages of one connection that get a line in the log; the last line says that there will be no more."""
 
@@ -80,6 +83,7 @@ class Connection:
         "_complaints",
         "_config",
         "_ended_at",
+        "_from_threads",
         "_loop",
         "_minute",
         "_questions",
@@ -88,6 +92,7 @@ class Connection:
         "_renderers_at_end",
         "_socket",
         "_tasks",
+        "_thread",
         "_wire",
         "_writer",
         "bound_to",
@@ -97,6 +102,7 @@ class Connection:
         "id",
         "path",
         "remote",
+        "seen_at",
         "session",
         "since",
         "user",
@@ -142,7 +148,7 @@ class Connection:
             keeps_order=socket.bridge,
             on_overflow=functools.partial(Connection._overflow, weakref.proxy(self)),  # no circle: see `_finish`
         )
-        self._from_threads = Handover(self._loop, self._writer.put)
+        self._from_threads: Handover[codec.Queued] | None = None
         self.bridge = socket.bridge
         """Whether the client has offered our subprotocol: then its tabs attach, and it fans pushes out to them."""
         self.heard_at = self._loop.time()
@@ -360,11 +366,19 @@ class Connection:
         if self.ended:
             return
         if threading.get_ident() != self._thread:  # asking for the running loop would take ten times as long
-            self._from_threads.put(queued)
+            self._handover().put(queued)
             return
         if self._from_threads:  # a callback's result does not overtake what its thread has sent before
             self._from_threads.take()
         self._writer.put(queued)
+
+    def _handover(self) -> Handover[codec.Queued]:
+        """Made when a thread first sends: most connections never need it."""
+        if self._from_threads is None:
+            with _making:
+                if self._from_threads is None:
+                    self._from_threads = Handover(self._loop, self._writer.put)
+        return self._from_threads
 
     def push(self, message: messages.SetProps, to_all: codec.Queued) -> None:
         """Set properties in every tab. Both are encoded once, whoever they go to.

@@ -31,6 +31,8 @@ PATIENCE = 1.0
 class Handover(Generic[T]):
     """Calls `take(item)` on the event loop for each item that any thread has put."""
 
+    __slots__ = ("_awake", "_items", "_look_every", "_loop", "_take_one")
+
     def __init__(
         self, loop: asyncio.AbstractEventLoop, take: Callable[[T], object], *, look_every: float | None = LOOK_EVERY
     ) -> None:

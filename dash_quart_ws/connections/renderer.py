@@ -25,7 +25,7 @@ class Renderer:
     All methods but `send` belong to the event loop.
     """
 
-    __slots__ = ("_gone", "_questions", "tasks", "connection", "id")
+    __slots__ = ("_gone", "_questions", "connection", "id", "tasks")
 
     def __init__(self, connection: Connection, id: str) -> None:
         self.connection = connection

@@ -33,6 +33,10 @@ WORTHWHILE = 16
 """At the bound, conflation has to free one part of so many, in messages or in bytes: else each message would start it."""
 
 
+NOTHING: deque[Queued] = deque()
+"""What all idle writers have for a queue; never appended to. An empty deque of one's own takes 0.75 kB."""
+
+
 class Writer:
     """Sends messages in the order of `put`; belongs to the event loop."""
 
@@ -51,7 +55,7 @@ class Writer:
         self._max_messages = max_messages
         self._keeps_order = keeps_order
         self._on_overflow = on_overflow
-        self._queue: deque[Queued] = deque()
+        self._queue = NOTHING
         self._bytes = 0
         self._enough_bytes = min(FRAME_BYTES, max_bytes)
         """Beyond this, or beyond the bound on messages, updates are conflated."""
@@ -76,6 +80,8 @@ class Writer:
         if not self.busy:
             self._hand_over(message.text)
             return
+        if self._queue is NOTHING:
+            self._queue = deque()
         self._queue.append(message)
         self._bytes += message.text.__sizeof__()
         if (self._bytes > self._enough_bytes or len(self._queue) > self._max_messages) and not self._make_room():
@@ -111,6 +117,7 @@ class Writer:
             self._bytes -= sum(one.text.__sizeof__() for one in taken)
             self._hand_over(join(taken))
         else:
+            self._queue = NOTHING
             self._enough_bytes = min(FRAME_BYTES, self._max_bytes)
             self.busy = False
 
@@ -133,7 +140,7 @@ class Writer:
     def stop(self) -> None:
         """Send nothing more, not even what waits. A frame that the server is about to take is beyond us."""
         self._stopped = True
-        self._queue.clear()
+        self._queue = NOTHING
         self._bytes = 0
         self.busy = False
         if self._sending is not None and self._sending is not asyncio.current_task():
