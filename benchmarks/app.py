@@ -32,6 +32,8 @@ app = Dash(
         broker=os.environ.get("BENCH_BROKER", "memory:"),
         login_required="auto" if LOGINS else False,
         anonymous_connections=1_000_000,
+        messages_per_second=1_000_000,
+        messages_burst=1_000_000,
     )
     if BACKEND == "ours"
     else BACKEND,

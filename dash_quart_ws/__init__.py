@@ -25,6 +25,7 @@ from .exceptions import (
     GroupsUnknown,
     NotConnected,
     PropertyUnavailable,
+    TooManyCallbacks,
     WebsocketNeeded,
 )
 from .extension import current_session
@@ -51,6 +52,7 @@ __all__ = [
     "QuartBackend",
     "Receipt",
     "Session",
+    "TooManyCallbacks",
     "WebsocketNeeded",
     "add_public_routes",
     "current_session",

@@ -103,6 +103,9 @@ TCP_INFO_UNACKED, TCP_INFO_LAST_DATA_SENT = 24, 44
 LONGEST_STALL = 24 * 3600 * 1000
 """Milliseconds: a bound on what is added to a timeout."""
 
+TCP_ESTABLISHED = 1
+"""The state of a connection whose client has neither hung up nor been cut off, the first byte of `struct tcp_info`."""
+
 FLUSH_PATIENCE = 1.0
 """Seconds in which a client must have taken something of an HTTP/2 connection whose buffers are full."""
 
@@ -145,6 +148,21 @@ def _progress(transport: asyncio.Transport) -> tuple[int, bool]:
         return 0, False
     acknowledged, _, _, _, unsent = struct.unpack_from("=QQIII", info, TCP_INFO_BYTES_ACKED)
     return acknowledged, waiting or unsent > 0
+
+
+def has_hung_up(send: Any) -> bool:
+    """Whether the client has closed its end, as far as one can tell without reading what it sent before (Linux)."""
+    transport = transport_of(send)
+    if transport is None or transport.is_closing():
+        return transport is not None
+    connection = transport.get_extra_info("socket")
+    if connection is None or connection.family not in (socket.AF_INET, socket.AF_INET6) or sys.platform != "linux":
+        return False
+    try:
+        state: int = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+    except OSError:  # closed already
+        return True
+    return state != TCP_ESTABLISHED
 
 
 def limit_unread(send: Any, seconds: float) -> None:
@@ -220,13 +238,22 @@ def decline_compression(send: Any) -> bool:
     return hasattr(config, "ws_per_message_deflate")
 
 
-def refuse_oversized(send: Any, refused: Callable[[], object]) -> None:
-    """Call `refused` when the server has refused a message as too big (1009), and keep nothing of it.
+def limit_inbound(send: Any, largest: int, refused: Callable[[], object]) -> None:
+    """Let the server refuse (1009) a message of more than `largest` bytes before it holds it, and call `refused` then.
+
+    A lower limit of the server's own stays. Nothing happens on granian: whoever reads has to look again.
 
     hypercorn says 1009, and then goes on storing what the client sends, without a bound; the application never hears of it.
     """
-    buffer = getattr(_stream(send), "buffer", None)
-    if hasattr(buffer, "extend") and hasattr(buffer, "max_length"):
+    stream = _stream(send)
+    if isinstance(limit := getattr(stream, "max_size", None), int):  # uvicorn, websockets
+        stream.max_size = min(limit, largest)
+    parser = getattr(stream, "conn", None)
+    if isinstance(limit := getattr(parser, "max_message_size", None), int):  # uvicorn, websockets-sansio
+        parser.max_message_size = min(limit, largest)  # type: ignore[union-attr]
+    buffer = getattr(stream, "buffer", None)
+    if hasattr(buffer, "extend") and hasattr(buffer, "max_length"):  # hypercorn, or uvicorn with wsproto
+        buffer.max_length = min(buffer.max_length, largest)  # type: ignore[union-attr]
         buffer.extend = _Bounded(buffer, refused)  # type: ignore[union-attr]
 
 

@@ -55,6 +55,7 @@ from .callbacks.run import Runner
 from .callbacks.websocket import props_message
 from .config import Config
 from .connections.asgi import SCOPE_KEY, Socket
+from .connections.body import size_here
 from .connections.connection import Connection
 from .connections.receipt import Pending, PendingReceipt, Receipt
 from .connections.session import KnownSession, Session
@@ -62,7 +63,7 @@ from .exceptions import ConfigurationError
 from .extension import Extension
 from .sessions import handshake
 from .sessions.access import PublicRoutes, access_of
-from .sessions.guard import OPEN_RULES, Guard, json_body
+from .sessions.guard import OPEN_RULES, Guard
 from .sessions.pages import mint as page_token
 from .sessions.rights import RIGHTS, noting_here, rights_here
 from .sessions.sessions import receipt_of
@@ -76,12 +77,8 @@ if TYPE_CHECKING:
     from dash import Dash
     from quart import Websocket
 
-    from .sessions.sessions import Sessions
-
 logger = logging.getLogger("dash_quart_ws")
 security = logging.getLogger("dash_quart_ws.security")
-
-CROWDED = handshake.Refused(CloseCode.TOO_MANY, "too many connections without a login from this address")
 
 Hook = TypeVar("Hook", bound="Callable[..., Any]")
 
@@ -186,11 +183,12 @@ class QuartBackend(_Backend):
             self.options,
             self.public_routes,
             self._extension.page_guards,
+            self._extension.uploads,
         )
         self._threads = self.options.callback_threads or dash_options.max_workers
         self._pool: Pool | None = None
         self._jobs = Jobs(self._sessions, lambda job, name: self._extension.spawn(job, name=name))
-        self._runner = Runner(dash_app, self.pool, self._sessions, self._guard)
+        self._runner = Runner(dash_app, self.pool, self._sessions, self._guard, self._extension.shares)
         if self.options.protect_assets:
             endpoint = assets_endpoint(dash_app)
             self.server.view_functions[endpoint] = self._guard.file(self.server.view_functions[endpoint])
@@ -223,6 +221,8 @@ class QuartBackend(_Backend):
                 self.get_callback_executor(self._threads),
                 threads=self._threads,
                 share=self.options.callback_threads_per_user,
+                most_queued=self.options.queued_callbacks,
+                share_queued=self.options.queued_callbacks_per_user,
             )
         return self._pool
 
@@ -338,14 +338,38 @@ class QuartBackend(_Backend):
     def register_callback_api_routes(self, callback_api_paths: dict[str, Callable[..., Any]]) -> None:
         """Dash's `api_endpoint` callbacks: POST, behind the login, synchronous ones in a thread."""
         for path, handler in callback_api_paths.items():
+            rule = path if path.startswith("/") else f"/{path}"
+            self._extension.add_callback_path(rule)
             self.server.add_url_rule(
-                path if path.startswith("/") else f"/{path}",
+                rule,
                 endpoint=f"dash_callback_api_{self._prefix}{path}",
-                view_func=self._guard.data(
-                    _api_view(handler, self._sessions, self.pool), public=access_of(handler).public
-                ),
+                view_func=self._guard.data(self._api_view(handler), public=access_of(handler).public),
                 methods=["POST"],
             )
+
+    def _api_view(self, handler: Callable[..., Any]) -> Callable[[], Any]:
+        async def api() -> Response:
+            if (
+                not request.is_json
+            ):  # another site's form, which asks nobody first, can send anything but JSON (ASVS 3.5.2)
+                abort(415)
+            with self._runner.in_flight() as grow:
+                arguments = await self._guard.json_body()
+                grow(size_here())
+                is_broken = arguments is None and (await request.get_data()).strip() != b"null"
+                if is_broken or not isinstance(arguments, dict | None):
+                    abort(400, "the arguments of a callback are a JSON object")
+                call = functools.partial(handler, **(arguments or {}))
+
+                async def answer() -> Any:
+                    with noting_here():
+                        if inspect.iscoroutinefunction(handler):
+                            return await call()
+                        return await self.pool().run(self._sessions.payer(), call)
+
+                return jsonify(await self._sessions.while_valid(answer(), rights_here()))
+
+        return api
 
     def serve_callback(self, dash_app: Dash) -> Callable[[], Any]:
         """The view behind `_dash-update-component`."""
@@ -406,14 +430,14 @@ class QuartBackend(_Backend):
             return Response("the handshake took too long", 503, content_type="text/plain")
         if isinstance(verdict, handshake.Forbidden):
             return Response(verdict.reason, 403, content_type="text/plain")
-        if isinstance(verdict, handshake.Admitted) and self._extension.is_crowded(verdict, opening):
-            verdict = CROWDED
+        if isinstance(verdict, handshake.Admitted):
+            verdict = self._extension.crowding(verdict, opening) or verdict
         socket.bridge = SUBPROTOCOL in opening.requested_subprotocols
         if not self.options.compression and not _servers.decline_compression(socket.server_send):
             self._extension.warn_once("this server cannot be kept from negotiating permessage-deflate; see the docs")
         await opening.accept(subprotocol=SUBPROTOCOL if socket.bridge else None)
         if isinstance(verdict, handshake.Refused):
-            security.info("refuse code=%d reason=%.64r remote=%s", verdict.code, verdict.reason, remote_here())
+            _note(verdict)
             await socket.dismiss(verdict.code, verdict.reason, timeout=self.options.close_timeout)
             return None
         connection = self._open(socket, opening, verdict)
@@ -432,6 +456,7 @@ class QuartBackend(_Backend):
             bound_to=admitted.sessions,
             remote=opening.remote_addr,
             path=self._socket_path,
+            share=self._extension.shares.of(self._sessions.payer()),
             visitor=visitor_of(opening),
         )
         if connection.user is not None and admitted.authenticated:
@@ -441,9 +466,10 @@ class QuartBackend(_Backend):
         # From the hub's `add` on a revocation finds this connection; one that came before it is found by looking again.
         self._extension.hub.add(connection)
         too_late = handshake.look_again(self._sessions, admitted)
-        if too_late is None and self._extension.is_crowded(admitted, opening, counted=1):
-            too_late = CROWDED  # many came at once, and have been waiting for their accept together
+        if too_late is None:  # many may have come at once, and have been waiting for their accept together
+            too_late = self._extension.crowding(admitted, opening, newcomer=connection)
         if too_late is not None:
+            _note(too_late)
             connection.end(too_late.code, too_late.reason)
         else:
             connection.welcome(self._heartbeat or 0)
@@ -451,8 +477,10 @@ class QuartBackend(_Backend):
             if connection.bridge and self._heartbeat is not None:
                 self._extension.watch_heartbeat(connection, self._heartbeat / 1000)
         here = weakref.ref(connection)  # the server's objects outlive the connection for a while
-        _servers.refuse_oversized(
-            socket.server_send, lambda: (open_one := here()) and open_one.end(CloseCode.TOO_BIG, "message too big")
+        _servers.limit_inbound(
+            socket.server_send,
+            self.options.inbound_bytes,
+            lambda: (open_one := here()) and open_one.end(CloseCode.TOO_BIG, "message too big"),
         )
         return connection
 
@@ -693,23 +721,8 @@ class QuartBackend(_Backend):
         return hub.of_topic(topic) if topic is not None else hub.all()
 
 
-def _api_view(handler: Callable[..., Any], sessions: Sessions, pool: Callable[[], Pool]) -> Callable[[], Any]:
-    async def api() -> Response:
-        if not request.is_json:  # another site's form, which asks nobody first, can send anything but JSON (ASVS 3.5.2)
-            abort(415)
-        arguments = await json_body()
-        is_broken = arguments is None and (await request.get_data()).strip() != b"null"
-        if is_broken or not isinstance(arguments, dict | None):
-            abort(400, "the arguments of a callback are a JSON object")
-        call = functools.partial(handler, **(arguments or {}))
-
-        async def answer() -> Any:
-            with noting_here():
-                return await (call() if inspect.iscoroutinefunction(handler) else pool().run(sessions.payer(), call))
-
-        return jsonify(await sessions.while_valid(answer(), rights_here()))
-
-    return api
+def _note(refused: handshake.Refused) -> None:
+    security.info("refuse code=%d reason=%.64r remote=%s", refused.code, refused.reason, remote_here())
 
 
 def _screen_with(hooks: list[Callable[..., Any]]) -> Callable[[dict[str, Any]], Any]:

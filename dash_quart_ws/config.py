@@ -19,6 +19,9 @@ LONGEST = 1_000_000_000.0
 
 _HOST_NAME = re.compile(r"\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?|\[[0-9A-Fa-f:.]+\]")
 
+BRIDGE_BYTES = 4 * 1024 * 1024
+"""The largest message that our browser code ever sends: its answer to `get_prop`."""
+
 BROKER_VARIABLE = "DASH_QUART_WS_BROKER"
 """Environment variable with the broker's URL, for when the `broker` option is not given."""
 
@@ -30,6 +33,12 @@ SESSION_OPTIONS = (
     "groups_timeout",
     "allowed_hosts",
     "anonymous_connections",
+    "connections",
+    "connections_per_session",
+    "connections_per_user",
+    "callbacks",
+    "callback_bytes",
+    "uploads",
 )
 """Options that belong to the Quart server: two Dash apps on one server share its sessions and must agree on them."""
 
@@ -110,6 +119,48 @@ class Config:
     message_bytes: int = 256 * 1024
     """The largest message that our browser code sends over the websocket; callbacks that are larger go over HTTP."""
 
+    inbound_bytes: int = 8 * 1024 * 1024
+    """The largest message that is taken from a websocket. A larger one closes the connection with 1009."""
+
+    messages_per_second: int = 500
+    """Messages that one connection may send, in the long run. Beyond it its client is not read for a while. A message counts
+    once more for each 16 KiB of it, and each of an array by itself."""
+
+    messages_burst: int = 2000
+    """Messages that one connection may send at once, after it has been silent for long enough."""
+
+    callbacks_per_connection: int = 1024
+    """Callbacks that one connection may have in flight. Further ones are answered with an error."""
+
+    callback_bytes_per_connection: int = 32 * 1024 * 1024
+    """The messages that they came in. While they are this large together, further ones are answered with an error."""
+
+    callbacks: int = 16_384
+    """Callbacks that may be in flight in this process, over HTTP and websocket together. One user, or for nobody one address,
+    has a quarter of it. Further ones are answered with an error, over HTTP with 503."""
+
+    callback_bytes: int = 512 * 1024 * 1024
+    """The same bound for what they came in, their messages and bodies: while it is reached, no further one runs."""
+
+    queued_callbacks: int = 8192
+    """Synchronous callbacks that may wait for a thread. Further ones are answered with an error, over HTTP with 503."""
+
+    queued_callbacks_per_user: int = 1024
+    """How many of them may be one user's, or for nobody one address's."""
+
+    connections: int = 20_000
+    """Websockets that this process has open at a time. Further ones close with 1013."""
+
+    connections_per_session: int = 64
+    """How many of them may be of one session. Beyond it one that is silent makes room, else the new one closes with 4105."""
+
+    connections_per_user: int = 256
+    """How many of them may be of one user. Beyond it the same happens."""
+
+    uploads: int = 8
+    """Callbacks over HTTP of more than 1 MiB that are read at a time, two of one user, and half of them of all who are not
+    signed in. Others wait their turn, unread."""
+
     upload_bytes: int = 128 * 1024 * 1024
     """The largest callback over HTTP of a user who is signed in. Quart's `MAX_CONTENT_LENGTH` holds for all others, and
     counts here too where it is larger."""
@@ -149,6 +200,19 @@ class Config:
         for name in (
             "anonymous_connections",
             "message_bytes",
+            "inbound_bytes",
+            "messages_per_second",
+            "messages_burst",
+            "callbacks_per_connection",
+            "callback_bytes_per_connection",
+            "callbacks",
+            "callback_bytes",
+            "queued_callbacks",
+            "queued_callbacks_per_user",
+            "connections",
+            "connections_per_session",
+            "connections_per_user",
+            "uploads",
             "upload_bytes",
             "outbound_bytes",
             "outbound_messages",
@@ -181,6 +245,12 @@ class Config:
         if self.require_bridge and not self.bridge:
             raise ConfigurationError(
                 "require_bridge=True refuses Dash's own worker, which is what bridge=False gives the browser: leave one out"
+            )
+        least = max(self.message_bytes, BRIDGE_BYTES)
+        if self.bridge and self.inbound_bytes < least:
+            raise ConfigurationError(
+                f"inbound_bytes={self.inbound_bytes} is less than the browser sends: give at least {least}, the larger "
+                f"one of message_bytes={self.message_bytes} and {BRIDGE_BYTES} for the answers to get_prop"
             )
         threads, share = self.callback_threads, self.callback_threads_per_user
         if threads is not None and share is not None and share > threads:

@@ -7,6 +7,7 @@
     ├── BrokerError                       the broker could not store or deliver; the local part has been done
     ├── GroupsUnknown                     the app's `list_groups` gave no answer: nobody is let through
     ├── WebsocketNeeded                   a callback that uses `ctx.websocket` came over HTTP, where there is none
+    ├── TooManyCallbacks                  a limit on callbacks in flight, or on those that wait for a thread, is reached
     ├── PropertyUnavailable               the browser does not give `get_prop` what it was asked for
     └── NotConnected                      there is no connection for what was asked
 
@@ -45,6 +46,16 @@ class WebsocketNeeded(DashQuartWsError):  # noqa: N818 - a state, named as one
         )
         self.callback = callback
         """The callback's id in Dash's `callback_map`: its outputs."""
+
+
+class TooManyCallbacks(DashQuartWsError):  # noqa: N818 - a state, named as one
+    """A limit on callbacks in flight, or on those that wait for a thread, is reached: this one is not run.
+
+    Over HTTP it is answered with status 503 and `Retry-After`, over the websocket with an error.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("Too many callbacks at once: try again when some of them have been answered")
 
 
 class PropertyUnavailable(DashQuartWsError):  # noqa: N818 - a state, named as one

@@ -2,7 +2,7 @@
 
 It is an extension in Quart's sense, in `server.extensions["dash_quart_ws"]`. It hangs on to the server in the documented
 ways only: signals, `before_serving` and `after_serving`, `teardown_request`, `asgi_websocket_class`, `asgi_http_class`,
-an error handler for an exception of its own.
+error handlers for exceptions of its own.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from quart.signals import request_started, websocket_started
 from . import _servers
 from .brokers.embedded import EmbeddedBroker
 from .browser.bundles import Bundles
-from .callbacks.run import answer_websocket_needed
+from .callbacks.run import answer_too_many, answer_websocket_needed
 from .check import PlainHttpWatch, warn
 from .config import SESSION_OPTIONS
 from .connections.asgi import socket_class
-from .connections.body import http_class
+from .connections.body import Uploads, http_class
 from .connections.hub import Hub
 from .connections.receipt import Pending, Receipt
-from .exceptions import ConfigurationError, WebsocketNeeded
-from .sessions.handshake import own_origin
+from .connections.shares import NOBODY_SHARES, Shares
+from .exceptions import ConfigurationError, TooManyCallbacks, WebsocketNeeded
+from .sessions.handshake import Refused, own_origin
 from .sessions.rights import Groups
 from .sessions.sessions import Sessions, caller_here, receipt_of
 from .sessions.visitors import remote_here, websocket_here
@@ -55,6 +56,11 @@ security = logging.getLogger("dash_quart_ws.security")
 
 NAME = "dash_quart_ws"
 NOTHING_CLOSED = Receipt(0, 1, (), 0.0)
+
+FULL = Refused(CloseCode.OVERLOADED, "too many connections")
+TOO_MANY_OF_SESSION = Refused(CloseCode.TOO_MANY, "too many connections of this session")
+TOO_MANY_OF_USER = Refused(CloseCode.TOO_MANY, "too many connections of this user")
+TOO_MANY_FROM_ADDRESS = Refused(CloseCode.TOO_MANY, "too many connections without a login from this address")
 
 SILENT_AFTER, SWEEP_EVERY, LATE_BY = 1.5, 0.5, 0.25
 """In heartbeat intervals: how long a client may be silent, how often that is looked at, and after which delay not."""
@@ -84,6 +90,8 @@ class Extension:
         self.server = server
         self.config = config
         self.hub = Hub()
+        self.shares = Shares(callbacks=config.callbacks, callback_bytes=config.callback_bytes)
+        self.uploads = Uploads(config.uploads)
         self.broker = EmbeddedBroker.from_url(config.broker, Path(server.instance_path))
         self.sessions = Sessions(server, self.hub, self.broker, config)
         self.sessions.on_end = self._session_ended
@@ -109,6 +117,7 @@ class Extension:
         websocket_started.connect(self._websocket_started, server)
         server.teardown_request(self._request_ends)
         server.register_error_handler(WebsocketNeeded, answer_websocket_needed)
+        server.register_error_handler(TooManyCallbacks, answer_too_many)
         server.before_serving(self._before_serving)
         server.after_serving(self._after_serving)
 
@@ -277,25 +286,56 @@ class Extension:
 
     # --------------------------------------------------------------------------------------------- what is open
 
-    def is_crowded(self, admitted: Admitted, websocket: Websocket, *, counted: int = 0) -> bool:
-        """Whether an address has as many connections without a session as it may have.
+    def crowding(
+        self, admitted: Admitted, websocket: Websocket, *, newcomer: Connection | None = None
+    ) -> Refused | None:
+        """Why there is no room for one more connection; None if there is.
 
-        `counted`: 1 when this one is in the hub already.
+        A session, or a user, that has as many as it may has room when one of them is silent. Asked before accept, nothing
+        comes of it; asked again with the `newcomer`, which is in the hub already, the one that is silent for longest ends.
+        """
+        counted = newcomer is not None
+        if len(self.hub) - counted >= self.config.connections:
+            return FULL
+        if not admitted.sessions:
+            return self._crowding_of_nobody(websocket, counted)
+        for session in admitted.sessions:
+            if not self._has_room(self.hub.of_session(session.id), self.config.connections_per_session, newcomer):
+                return TOO_MANY_OF_SESSION
+        user = None if admitted.session is None else admitted.session.user
+        if user is not None and not self._has_room(self.hub.of_user(user), self.config.connections_per_user, newcomer):
+            return TOO_MANY_OF_USER
+        return None
+
+    @staticmethod
+    def _has_room(found: tuple[Connection, ...], most: int, newcomer: Connection | None) -> bool:
+        if len(found) - (newcomer is not None) < most:
+            return True
+        now = asyncio.get_running_loop().time()
+        silent = [one for one in found if one is not newcomer and now - one.heard_at > one.heartbeat > 0]
+        if silent and newcomer is not None:
+            min(silent, key=lambda one: one.heard_at).end(CloseCode.SILENT, "silent, and room was needed")
+        return bool(silent)
+
+    def _crowding_of_nobody(self, websocket: Websocket, counted: bool) -> Refused | None:
+        """Why an address, or all of them, have as many connections without a session as they may have.
 
         Behind a proxy that nobody has told us about everybody has the same address: then there is no telling them apart.
         """
-        if not self.sessions.active or admitted.sessions:
-            return False
+        if not self.sessions.active:
+            return None
+        if self.hub.anonymous - counted >= -(-self.config.connections // NOBODY_SHARES):
+            return FULL
         if self.hub.anonymous_from(websocket.remote_addr) - counted < self.config.anonymous_connections:
-            return False
+            return None
         behind_proxy = "X-Forwarded-For" in websocket.headers or "Forwarded" in websocket.headers
         if behind_proxy and is_local(websocket.remote_addr) and self.hub.has_one_address_only():
             self.warn_once(
                 "every client has the same address, and says that it came through a proxy: nobody is limited. Serve with "
                 "hypercorn's ProxyFixMiddleware"
             )
-            return False
-        return True
+            return None
+        return TOO_MANY_FROM_ADDRESS
 
     def rights_changed(self, user: str) -> Pending[Receipt]:
         """What `QuartBackend.rights_changed` says."""

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import select
 import socket
 import struct
 import termios
@@ -202,6 +203,15 @@ class RawSocket:
             except TimeoutError:
                 return sent, True
         return sent, False
+
+    def drain(self) -> None:
+        """Take whatever comes, in a thread beside the one that sends, until the connection is gone."""
+        with contextlib.suppress(ConnectionError):
+            while True:
+                select.select([self.socket], [], [])
+                with contextlib.suppress(BlockingIOError):
+                    if not self.socket.recv(1 << 16, socket.MSG_DONTWAIT):
+                        return
 
     def _read(self, timeout: float = 10) -> None:
         if timeout <= 0:

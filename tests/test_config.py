@@ -10,6 +10,12 @@ import pytest
 from dash_quart_ws import Config, ConfigurationError, QuartBackend
 from dash_quart_ws.config import BROKER_VARIABLE
 
+LIMITS = (
+    "inbound_bytes", "messages_per_second", "messages_burst", "callbacks_per_connection",
+    "callback_bytes_per_connection", "callbacks", "callback_bytes", "queued_callbacks", "queued_callbacks_per_user",
+    "connections", "connections_per_session", "connections_per_user", "uploads",
+)  # fmt: skip
+
 
 @pytest.mark.parametrize(
     ("option", "value"),
@@ -49,6 +55,7 @@ from dash_quart_ws.config import BROKER_VARIABLE
         ("renderers_per_connection", 0),
         ("message_bytes", 0),
         ("message_bytes", None),
+        *((name, value) for name in LIMITS for value in (0, -1, 1.5, True, None, "many")),
         ("upload_bytes", -1),
         ("upload_bytes", 1e9),
         ("bridge", None),
@@ -79,6 +86,8 @@ def test_a_value_that_cannot_work_is_an_error_that_names_its_option(option: str,
         ("bridge", False),
         ("connection_status", False),
         ("message_bytes", 1),
+        ("inbound_bytes", 4 * 1024 * 1024),
+        *((name, 1) for name in LIMITS if name != "inbound_bytes"),
         ("upload_bytes", 1024**4),
     ],
 )
@@ -96,6 +105,17 @@ def test_an_unknown_option_suggests_the_nearest_known_one() -> None:
 def test_one_user_cannot_have_more_threads_than_there_are() -> None:
     with pytest.raises(ConfigurationError, match="callback_threads_per_user"):
         QuartBackend(callback_threads=2, callback_threads_per_user=3)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"inbound_bytes": 4 * 1024 * 1024 - 1}, {"message_bytes": 9_000_000}],
+    ids=["answers to get_prop", "callbacks"],
+)
+def test_what_the_browser_may_send_is_not_too_large_for_the_server(options: dict[str, int]) -> None:
+    with pytest.raises(ConfigurationError, match=r"inbound_bytes=.* is less than the browser sends"):
+        QuartBackend(**options)
+    assert QuartBackend(bridge=False, **options)
 
 
 def test_whoever_is_refused_cannot_be_who_the_browser_is_given() -> None:

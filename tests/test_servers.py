@@ -46,6 +46,8 @@ CLOSE_TIMEOUT = 2.0
 """Seconds: the default of the option `close_timeout`."""
 OVERSIZED = 65
 """MB of a message that no server takes: 16 is the limit of hypercorn and uvicorn, 64 that of granian."""
+RATE = {"messages_per_second": 200, "messages_burst": 300}
+"""Less than any server takes by itself."""
 MARGIN = 1.5
 """Seconds that a busy machine may add to a deadline."""
 OFF = (None, TCP_TIME_WAIT)
@@ -71,7 +73,8 @@ class Log:
 
 @pytest.fixture(scope="module", params=SERVERS)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("server"), server=request.param, app=APP) as running:
+    env = {"OPTIONS": json.dumps(RATE)}
+    with serving(tmp_path_factory.mktemp("server"), server=request.param, app=APP, env=env) as running:
         running.kind = request.param  # type: ignore[attr-defined]
         running.get("/_dash-layout")  # the first contact is over
         yield running
@@ -408,6 +411,55 @@ def test_a_flood_is_pushed_back_and_others_do_not_notice(server: Server) -> None
         assert highest - before < 64, (outcome, before, highest)
 
 
+def messages_of(kind: str) -> bytes:
+    """Frames to be sent over and over again."""
+    numbers = [str(number) for number in range(1000)]
+    good = [request_message("a.children", 1, number) for number in numbers]
+    match kind:
+        case "good and bad ones":  # fewer bad ones than would be abuse
+            return b"".join(encode(TEXT, (b"{" if i % 50 == 0 else text.encode())) for i, text in enumerate(good))
+        case "arrays":
+            return encode(TEXT, f"[{','.join(good[:500])},7]".encode())
+        case _:
+            return encode(TEXT, f"[{'{},' * (1 << 20)}{{}}]".encode())
+
+
+@pytest.mark.parametrize("kind", ["good and bad ones", "arrays", "endless arrays"])
+def test_a_flood_of_messages_is_taken_no_faster_than_it_may_be_and_others_are_answered(
+    server: Server, kind: str
+) -> None:
+    """Its client takes all answers, so that nothing but the rate holds it back."""
+    pid = state(server)["pid"]
+    with (
+        RawSocket(server, server.login("mallory")) as mallory,
+        RawSocket(server, server.login("alice")) as alice,
+    ):
+        mallory.call("a.children")
+        alice.call("a.children")
+        before, executed, began = resident_megabytes(pid), state(server)["started"].count("echo"), time.monotonic()
+        drain = threading.Thread(target=mallory.drain)
+        drain.start()
+        thread = threading.Thread(target=lambda: flooded(mallory, messages_of(kind)))
+        thread.start()
+        highest, asked = before, 0
+        while thread.is_alive():
+            asked += 1
+            assert result(alice.call("a.children", asked)) == f"alice {asked}"
+            highest = max(highest, resident_megabytes(pid))
+        thread.join()
+        taken = state(server)["started"].count("echo") - executed - asked
+        most = RATE["messages_burst"] + RATE["messages_per_second"] * (time.monotonic() - began)
+        assert taken <= most + 500, "an array more, which is taken whole"
+        assert highest - before < 192, (before, highest)
+        mallory.socket.shutdown(socket.SHUT_RDWR)
+        drain.join()
+
+
+def flooded(mallory: RawSocket, frames: bytes) -> None:
+    with contextlib.suppress(ConnectionError):
+        mallory.flood(frames, at_most=1 << 30, patience=2, seconds=2)
+
+
 def test_a_binary_frame_hurts_only_itself(server: Server) -> None:
     with RawSocket(server, server.login("alice")) as client:
         client.request("d.children", 1, "flow")
@@ -460,6 +512,21 @@ def test_an_oversized_message_ends_only_its_own_connection(server: Server) -> No
         with contextlib.suppress(EOFError, ConnectionError, TimeoutError):
             assert mallory.close_frame(CLOSE_TIMEOUT + MARGIN).close_code in (1009, None)  # granian's has no code
         assert result(alice.call("a.children", 2)) == "alice 2"
+
+
+def test_a_message_is_refused_as_soon_as_it_is_larger_than_any_may_be(server: Server) -> None:
+    if not has_means(server):
+        pytest.skip("granian's limit is its own, 64 MiB: what is larger than ours is refused when it has come")
+    with RawSocket(server, server.login("mallory")) as mallory:
+        mallory.call("a.children")
+        mallory.send(TEXT, b"x" * (4 << 20), final=False)
+        with contextlib.suppress(ConnectionError):
+            mallory.send(CONTINUATION, b"x" * (5 << 20), final=False)  # 8 MiB is the default of `inbound_bytes`
+        with contextlib.suppress(EOFError, ConnectionError):  # a reset may overtake the close frame
+            assert mallory.close_frame(CLOSE_TIMEOUT + MARGIN).close_code == 1009
+    # uvicorn's deprecated implementation tells the application half a minute later at most.
+    late = 30 if server.kind == "uvicorn:websockets" else 0  # type: ignore[attr-defined]
+    wait_for(lambda: not state(server)["connections"], late + CLOSE_TIMEOUT + MARGIN, "the connection to be gone")
 
 
 def test_a_message_without_end_is_not_kept_and_its_client_is_disconnected(server: Server) -> None:

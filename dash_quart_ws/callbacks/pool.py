@@ -6,6 +6,8 @@ its user until the function in it returns, whatever became of the connection or 
 
 Starting a thread's work, and waking the event loop for its result, costs more than a small function. So a thread that has
 finished takes the next function itself, and the event loop is woken once for all results that are there.
+
+How many may wait is bounded, for each user and for all together.
 """
 
 from __future__ import annotations
@@ -15,10 +17,12 @@ import contextvars
 import dataclasses
 import logging
 import threading
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..connections.handover import Handover
+from ..connections.shares import NOBODY_SHARES, is_nobody
+from ..exceptions import TooManyCallbacks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,18 +71,27 @@ class Job:
 
 
 class Pool:
-    """Runs functions in at most `threads` threads, at most `share` of them for one user."""
+    """Runs functions in at most `threads` threads, at most `share` of them for one user.
 
-    def __init__(self, executor: Executor, *, threads: int, share: int | None) -> None:
+    At most `most_queued` wait for one: `share_queued` of them one user's, and half of them those of all who are nobody.
+    """
+
+    def __init__(
+        self, executor: Executor, *, threads: int, share: int | None, most_queued: int, share_queued: int
+    ) -> None:
         self.threads = threads
         self.share = min(threads, share or -(-threads // 2))
         self._executor = executor
+        self._most_queued = most_queued
+        self._share_queued = share_queued
         self._lock = threading.Lock()
         """Guards what follows, which the event loop and the threads share."""
         self._active = 0
         """Threads that run a function, or are about to take one."""
         self._busy: Counter[str] = Counter()
-        self._waiting: OrderedDict[str, deque[Job]] = OrderedDict()
+        self._waiting: OrderedDict[str, OrderedDict[Job, None]] = OrderedDict()
+        self._queued = 0
+        self._queued_nobodys = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._warned_at = float("-inf")
 
@@ -91,8 +104,7 @@ class Pool:
     @property
     def queued(self) -> int:
         """Functions that wait for a thread."""
-        with self._lock:
-            return sum(map(len, self._waiting.values()))
+        return self._queued
 
     async def run(self, user: str, function: Callable[[], T]) -> T:
         """The function's result, from a thread that sees the caller's context variables.
@@ -101,6 +113,7 @@ class Pool:
 
         Raises:
             RuntimeError: the threads have been let go.
+            TooManyCallbacks: too many wait already, of this user or of all.
         """
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
@@ -108,7 +121,10 @@ class Pool:
         outcome: asyncio.Future[T] = loop.create_future()
         job = Job(user, function, contextvars.copy_context(), outcome, self._done)
         with self._lock:
-            self._waiting.setdefault(user, deque()).append(job)
+            if self._is_full(user):
+                raise TooManyCallbacks
+            self._waiting.setdefault(user, OrderedDict())[job] = None
+            self._count(user, 1)
             one_more = self._active < self.threads and self._busy[user] < self.share
             self._active += one_more
         if one_more:
@@ -120,7 +136,33 @@ class Pool:
                 "or raise callback_threads",
                 self.busy, self.threads, self.queued,
             )  # fmt: skip
-        return await outcome
+        try:
+            return await outcome
+        except asyncio.CancelledError:
+            with self._lock:
+                self._take_out(job)
+            raise
+
+    def _is_full(self, user: str) -> bool:
+        return (
+            self._queued >= self._most_queued
+            or len(self._waiting.get(user, ())) >= self._share_queued
+            or (is_nobody(user) and self._queued_nobodys >= -(-self._most_queued // NOBODY_SHARES))
+        )
+
+    def _count(self, user: str, change: int) -> None:
+        self._queued += change
+        if is_nobody(user):
+            self._queued_nobodys += change
+
+    def _take_out(self, job: Job) -> None:
+        """Nobody waits for this function any more: if it has not begun it never will."""
+        jobs = self._waiting.get(job.user)
+        if jobs is not None and job in jobs:
+            del jobs[job]
+            self._count(job.user, -1)
+            if not jobs:
+                del self._waiting[job.user]
 
     def _work(self) -> None:
         """In a thread: run what waits, until there is nothing that may be started."""
@@ -144,7 +186,7 @@ class Pool:
             job, nothing_left = None, []
             for user, jobs in self._waiting.items():
                 if self._busy[user] < self.share:
-                    job = _first_wanted(jobs)
+                    job = self._first_wanted(jobs)
                     if not jobs:
                         nothing_left.append(user)
                     if job is not None:
@@ -159,11 +201,11 @@ class Pool:
                 self._waiting.move_to_end(job.user)  # the next turn is somebody else's
             return job
 
-
-def _first_wanted(jobs: deque[Job]) -> Job | None:
-    """Take the first function off whose caller was not cancelled while it waited."""
-    while jobs:
-        job = jobs.popleft()
-        if not job.outcome.done():
-            return job
-    return None
+    def _first_wanted(self, jobs: OrderedDict[Job, None]) -> Job | None:
+        """Take the first function off whose caller was not cancelled while it waited."""
+        while jobs:
+            job, _ = jobs.popitem(last=False)
+            self._count(job.user, -1)
+            if not job.outcome.done():
+                return job
+        return None

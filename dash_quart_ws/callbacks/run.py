@@ -8,8 +8,11 @@ quart-auth's context variables, and Dash's `ctx`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import math
 import secrets
+import time
 from typing import TYPE_CHECKING, Any, cast
 
 from dash.exceptions import PreventUpdate, WebsocketDisconnected
@@ -17,16 +20,17 @@ from quart import abort, jsonify
 from werkzeug.exceptions import HTTPException
 
 from .._dash import Callbacks, callback_traceback, websocket_options
-from ..exceptions import WebsocketNeeded
-from ..sessions.guard import json_body
+from ..connections.body import size_here
+from ..exceptions import TooManyCallbacks, WebsocketNeeded
 from ..sessions.rights import RIGHTS, rights_here
+from ..sessions.visitors import remote_here
 from ..wire.close import CloseCode
 from ..wire.messages import STALE_PAGE, CallbackFailed, CallbackRequest, CallbackResult, CallbackUnchanged, Outbound
 from .serialise import to_json
 from .websocket import WebsocketCallback, is_missing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
 
     from dash import Dash
     from quart import Response
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
     from .._dash import Prepared
     from ..connections.connection import Connection
     from ..connections.renderer import Renderer
+    from ..connections.shares import Shares
     from ..sessions.guard import Guard
     from ..sessions.rights import Rights
     from ..sessions.sessions import Sessions
@@ -48,15 +53,29 @@ async def answer_websocket_needed(error: WebsocketNeeded) -> tuple[Response, int
     return jsonify({"error": "this callback needs the websocket, which cannot be reached"}), 500
 
 
+WARNING_EVERY = 60.0
+"""Seconds between two log lines about callbacks over HTTP that are one too many."""
+
+RETRY_AFTER = 5
+"""Seconds after which it is worth to ask again for a callback that was one too many."""
+
+
+async def answer_too_many(error: TooManyCallbacks) -> tuple[Response, int, dict[str, str]]:
+    """The server's error handler: the pool, or who holds too much in flight, has a line in the log already."""
+    return jsonify({"error": str(error)}), 503, {"Retry-After": str(RETRY_AFTER)}
+
+
 class Runner:
     """Runs the callbacks of one Dash app."""
 
-    def __init__(self, app: Dash, pool: Callable[[], Pool], sessions: Sessions, guard: Guard) -> None:
+    def __init__(self, app: Dash, pool: Callable[[], Pool], sessions: Sessions, guard: Guard, shares: Shares) -> None:
         self._app = app
         self._callbacks = Callbacks(app, to_json)
         self._pool = pool
         self._sessions = sessions
         self._guard = guard
+        self._shares = shares
+        self._warned_at = -math.inf
         self._options = websocket_options(app)
 
     async def run(self, renderer: Renderer, request: CallbackRequest) -> Outbound:
@@ -76,6 +95,8 @@ class Runner:
             data = await self._call(prepared, user, rights)
         except (PreventUpdate, WebsocketDisconnected):
             return CallbackUnchanged(*ids)
+        except TooManyCallbacks as error:
+            return CallbackFailed(*ids, str(error))
         except asyncio.CancelledError:
             if renderer.gone or cast("asyncio.Task[Any]", asyncio.current_task()).cancelling():
                 raise
@@ -91,8 +112,39 @@ class Runner:
 
         Raises:
             WebsocketNeeded: it uses `ctx.websocket`, which is None here.
+            TooManyCallbacks: too many are in flight.
         """
-        body = await json_body()
+        with self.in_flight() as grow:
+            body = await self._guard.json_body()
+            grow(size_here())
+            return await self._answer(body)
+
+    @contextlib.contextmanager
+    def in_flight(self) -> Iterator[Callable[[int], None]]:
+        """One callback over HTTP, from here on; call what this gives with the size of its body.
+
+        Raises:
+            TooManyCallbacks: this would be one too many.
+        """
+        share, held = self._shares.of(self._sessions.payer()), 0
+
+        def grow(size: int) -> None:
+            nonlocal held
+            held += size
+            share.grow(size)
+
+        if not share.take():
+            now = time.monotonic()
+            if now > self._warned_at + WARNING_EVERY:
+                self._warned_at = now
+                logger.warning("too many callbacks over HTTP: %d of one user remote=%s", share.count, remote_here())
+            raise TooManyCallbacks
+        try:
+            yield grow
+        finally:
+            share.give_back(held)
+
+    async def _answer(self, body: Any) -> Response:
         if not isinstance(body, dict) or not isinstance(body.get("output"), str):
             abort(400, "a callback request is a JSON object with a string as its output")
         prepared = self._callbacks.prepare(body)

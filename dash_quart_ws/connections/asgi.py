@@ -14,7 +14,7 @@ from .. import _servers
 from ..wire import close
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, MutableSet
+    from collections.abc import Awaitable, Callable, Coroutine, MutableSet
 
     from quart import Quart
 
@@ -25,6 +25,9 @@ WEBSOCKET_SCHEMES = {"http": "ws", "https": "wss"}
 SCOPE_KEY = "dash_quart_ws.socket"
 """Where a websocket's ASGI scope holds its `Socket`."""
 
+
+LOOK_EVERY = 1.0
+"""Seconds between two looks whether a client that is not read is still there."""
 
 _resets: set[asyncio.Future[None]] = set()
 """Resets of HTTP/2 streams whose handler has returned: a task needs somebody who holds on to it."""
@@ -41,7 +44,7 @@ class Socket:
     has asked for, and every documented server stops reading when its own small buffer is full.
     """
 
-    __slots__ = ("_closing", "_gone", "_leaving", "_receive", "_send", "bridge")
+    __slots__ = ("_ahead", "_closing", "_gone", "_leaving", "_paused", "_receive", "_send", "bridge")
 
     def __init__(self, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
         self._receive = receive
@@ -50,6 +53,9 @@ class Socket:
         self._gone = False
         self._leaving: asyncio.Event | None = None
         """Set when the client has gone: made for who waits for that, because there is a connection's worth of them."""
+        self._ahead: asyncio.Future[Any] | None = None
+        """What `pause` has read; `receive` takes it first."""
+        self._paused: asyncio.Future[None] | None = None
         self.bridge = False
 
     @property
@@ -74,7 +80,8 @@ class Socket:
             Disconnected: there is none, and there will be none.
         """
         while True:
-            event = await self._receive()
+            ahead, self._ahead = self._ahead, None
+            event = await (self._receive() if ahead is None else ahead)
             match event["type"]:
                 case "websocket.receive":
                     text = event.get("text")
@@ -85,6 +92,52 @@ class Socket:
                     if self._leaving is not None:
                         self._leaving.set()
                     raise Disconnected
+
+    async def pause(self, seconds: float) -> None:
+        """Take nothing more from the client for so long: TCP pushes back on it. `resume`, and the client's going, end it.
+
+        To notice the latter one message is read ahead, and kept for `receive`. Not on granian, where nobody may be reading
+        when the connection is closed. Behind much that is not read yet only the kernel knows of it, which is asked now and
+        then.
+
+        Raises:
+            Disconnected: the client has hung up; what it had sent before is nobody's any more.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        self._paused = loop.create_future()
+        try:
+            if self.can_reset and self._ahead is None:
+                self._ahead = loop.create_task(cast("Coroutine[Any, Any, Any]", self._receive()), name="read ahead")
+                self._ahead.add_done_callback(self._look_ahead)
+            has_hung_up = False
+            while not (has_hung_up or self._paused.done()) and (left := until - loop.time()) > 0:
+                await asyncio.wait({self._paused}, timeout=min(left, LOOK_EVERY))
+                has_hung_up = _servers.has_hung_up(self._send)
+        except asyncio.CancelledError:
+            if self._ahead is not None:
+                self._ahead.cancel()
+            raise
+        finally:
+            self._paused = None
+        if has_hung_up:
+            if self._ahead is not None:
+                self._ahead.cancel()
+            raise Disconnected
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether nothing is taken from the client at the moment."""
+        return self._paused is not None
+
+    def _look_ahead(self, ahead: asyncio.Future[Any]) -> None:
+        if ahead.cancelled() or ahead.exception() is not None or ahead.result()["type"] == "websocket.disconnect":
+            self.resume()
+
+    def resume(self) -> None:
+        """End a pause, if there is one."""
+        if self._paused is not None and not self._paused.done():
+            self._paused.set_result(None)
 
     async def send_text(self, text: str) -> None:
         """Hand one text frame to the server. After `close` has begun nothing is handed over.

@@ -3,34 +3,83 @@
 Quart reads a request's body beside the view, and has decided about its size before anybody knows whose request it is.
 Here nothing is taken from the server until the body is wanted. Until then TCP pushes back, and the guard may raise the
 limit for a visitor whom it has recognised.
+
+A large one waits for its turn before that. Once it has begun it has to get on: a client may be slow, but not stall.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections import Counter, OrderedDict, deque
 from typing import TYPE_CHECKING, Any
 
 from quart import current_app, request
 from quart.wrappers.request import Body
+from werkzeug.exceptions import RequestTimeout
+
+from .shares import NOBODY_SHARES, is_nobody
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Set
+    from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Set
+
+LARGE = 1024 * 1024
+"""Bytes beyond which a body waits for its turn, and is parsed in a thread."""
+
+AT_ONCE = 2
+"""Large bodies of one user, or for nobody of one address, that are read at a time."""
+
+SLOWEST = 16 * 1024
+"""Bytes per second below which a body is not on its way any more. A body of 40 MB takes 40 minutes at that rate."""
 
 
 class CallbackBody(Body):
-    """A request's body that says when it is wanted."""
+    """A request's body that says when it is wanted.
 
-    def __init__(self, expected: int | None, limit: int | None, wanted: asyncio.Event | None = None) -> None:
+    `patience`: seconds in which it has to be complete, or else to have grown as much as at the rate of `SLOWEST`, over and
+    over again; None: it may stall.
+    """
+
+    def __init__(
+        self, expected: int | None, limit: int | None, patience: float | None, wanted: asyncio.Event | None = None
+    ) -> None:
         super().__init__(expected, limit)
+        self.patience = patience
         self.wanted = wanted or asyncio.Event()
+        self.size = 0
+        """Bytes that have come so far."""
+        self.is_parsed = False
+        self._ended = asyncio.Event()
+        if expected is not None and limit is not None and expected > limit:
+            self._ended.set()  # it is refused: there is nothing to wait for
+
+    def append(self, data: bytes) -> None:
+        self.size += len(data)
+        super().append(data)
+
+    def set_complete(self) -> None:
+        super().set_complete()
+        self._ended.set()
 
     async def __anext__(self) -> bytes:
         self.wanted.set()
-        return await super().__anext__()
+        async with asyncio.timeout(self.patience):
+            return await super().__anext__()
 
     def __await__(self) -> Generator[Any, None, Any]:
         self.wanted.set()
-        return super().__await__()
+        yield from self._come().__await__()
+        return (yield from super().__await__())
+
+    async def _come(self) -> None:
+        while not self._ended.is_set():
+            before = self.size
+            try:
+                async with asyncio.timeout(self.patience):
+                    await self._ended.wait()
+            except TimeoutError:
+                if self.size - before < SLOWEST * (self.patience or 0):
+                    raise RequestTimeout from None
 
 
 def http_class(previous: type[Any], paths: Set[str]) -> type[Any]:
@@ -42,8 +91,10 @@ def http_class(previous: type[Any], paths: Set[str]) -> type[Any]:
         async def handle_messages(self, request: Any, receive: Callable[[], Awaitable[Any]]) -> None:
             # Before the view's first step: Quart starts this task first. An app's own class of bodies is left alone.
             if request.path in paths and type(request.body) is Body:
-                body = CallbackBody(request.content_length, self.app.config["MAX_CONTENT_LENGTH"])
+                limit = self.app.config["MAX_CONTENT_LENGTH"]
+                body = CallbackBody(request.content_length, limit, request.body_timeout)
                 request.body = body
+                request.body_timeout = None  # which counts from beginning to end
                 await body.wanted.wait()
             await super().handle_messages(request, receive)
 
@@ -59,4 +110,92 @@ def allow(limit: int) -> None:
     body = request.body
     if own is not None and own < limit and isinstance(body, CallbackBody) and not body.wanted.is_set():
         request.max_content_length = limit
-        request.body = CallbackBody(request.content_length, limit, body.wanted)
+        request.body = CallbackBody(request.content_length, limit, body.patience, body.wanted)
+
+
+def size_here() -> int:
+    """The size of the current request's body as far as it has come; 0 for one of an app's own class."""
+    body = request.body
+    return body.size if isinstance(body, CallbackBody) else 0
+
+
+class Uploads:
+    """Large bodies are read a few at a time, and users take turns. Belongs to the event loop."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._most_nobody = -(-most // NOBODY_SHARES)
+        self._reading: Counter[str] = Counter()
+        self._reading_nobody = 0
+        self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+
+    @property
+    def reading(self) -> int:
+        """Large bodies that are being read, or parsed."""
+        return self._reading.total()
+
+    @property
+    def waiting(self) -> int:
+        """Large bodies that wait for their turn."""
+        return sum(map(len, self._waiting.values()))
+
+    async def json(self, payer: str) -> Any:
+        """What the JSON of the current request says; None if it is no JSON. It is kept by the request.
+
+        Args:
+            payer: whose turn a large body takes: `Sessions.payer()`.
+        """
+        length, body = request.content_length, request.body
+        if not request.is_json:
+            return None
+        if (length is not None and length <= LARGE) or (isinstance(body, CallbackBody) and body.is_parsed):
+            return await _json()
+        async with self._turn(payer):
+            size = len(await request.get_data())
+            answer = await (_json() if size <= LARGE else asyncio.to_thread(asyncio.run, _json()))
+        if isinstance(body := request.body, CallbackBody):
+            body.is_parsed = True
+        return answer
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, payer: str) -> AsyncIterator[None]:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(payer, deque()).append(turn)
+        self._begin_what_may()
+        try:
+            await turn
+            yield
+        finally:
+            if turn.done() and not turn.cancelled():
+                self._reading[payer] -= 1
+                self._reading_nobody -= is_nobody(payer)
+                if not self._reading[payer]:
+                    del self._reading[payer]
+            self._begin_what_may()
+
+    def _begin_what_may(self) -> None:
+        for payer in list(self._waiting):
+            queue = self._waiting[payer]
+            while queue and queue[0].done():  # its client has gone
+                queue.popleft()
+            if queue and self._may_begin(payer):
+                self._reading[payer] += 1
+                self._reading_nobody += is_nobody(payer)
+                queue.popleft().set_result(None)
+                self._waiting.move_to_end(payer)  # the next turn is somebody else's
+            if not queue:
+                del self._waiting[payer]
+
+    def _may_begin(self, payer: str) -> bool:
+        return (
+            self.reading < self._most
+            and self._reading[payer] < AT_ONCE
+            and (not is_nobody(payer) or self._reading_nobody < self._most_nobody)
+        )
+
+
+async def _json() -> Any:
+    try:
+        return await request.get_json(silent=True)
+    except (UnicodeDecodeError, RecursionError):  # no JSON either, but Quart does not silence these
+        return None

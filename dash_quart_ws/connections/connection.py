@@ -22,15 +22,16 @@ import secrets
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from ..exceptions import NotConnected, PropertyUnavailable
+from ..exceptions import NotConnected, PropertyUnavailable, TooManyCallbacks
 from ..wire import codec, messages
 from ..wire.close import CloseCode
 from ..wire.protocol import CheckPage, Drop, Resolve, Run, Send, State
 from ..wire.protocol import Protocol as WireProtocol
 from .asgi import Disconnected, Socket
 from .handover import Handover
+from .rate import TokenBucket
 from .receipt import Pending
 from .renderer import Renderer
 from .writer import Writer
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from ..config import Config
     from ..wire.protocol import Action
     from .session import Session
+    from .shares import Share
 
 logger = logging.getLogger("dash_quart_ws.connection")
 
@@ -49,6 +51,12 @@ _making = threading.Lock()
 
 COMPLAINTS_LOGGED = 10
 """Bad messages of one connection that get a line in the log; the last line says that there will be no more."""
+
+SHORTEST_PAUSE = 0.05
+"""Seconds: less than that is owed for a while, so that a client that is too fast does not cost a pause for each message."""
+
+TOKEN_BYTES = 16 * 1024
+"""A message costs one token more for each so many bytes: reading large ones takes as long as reading many."""
 
 
 class Callbacks(Protocol):
@@ -78,27 +86,33 @@ class Connection:
         "__weakref__",
         "_abandoned",
         "_bad_this_minute",
+        "_bucket",
         "_closed",
         "_closing",
         "_complaints",
         "_config",
         "_ended_at",
         "_from_threads",
+        "_held_bytes",
         "_loop",
         "_minute",
         "_questions",
         "_reader",
         "_renderers",
         "_renderers_at_end",
+        "_share",
+        "_size",
         "_socket",
         "_tasks",
         "_thread",
+        "_warned_of_callbacks",
         "_wire",
         "_writer",
         "bound_to",
         "bridge",
         "gone",
         "heard_at",
+        "heartbeat",
         "id",
         "path",
         "remote",
@@ -119,6 +133,7 @@ class Connection:
         bound_to: tuple[Session, ...],
         remote: str | None,
         path: str,
+        share: Share,
         visitor: str | None = None,
     ) -> None:
         self.id = secrets.token_hex(8)
@@ -136,9 +151,18 @@ class Connection:
         """The sessions of every `QuartAuth` extension of the server: the first one to end ends the connection."""
         self.visitor = visitor
         """The browser's public name, for a connection without a session."""
+        self.heartbeat = 0.0
+        """Seconds between two signs of life that the client was asked for; 0 for none."""
         self._socket = socket
         self._config = config
         self._loop = asyncio.get_running_loop()
+        self._bucket = TokenBucket(per_second=config.messages_per_second, burst=config.messages_burst)
+        self._share = share
+        self._held_bytes = 0
+        """What the callbacks in flight came in."""
+        self._size = 0
+        """Of the message that is being read, in bytes; an array counts whole for each of its callbacks."""
+        self._warned_of_callbacks = False
         self._thread = threading.get_ident()
         self._wire = WireProtocol(config.renderers_per_connection if socket.bridge else None)
         self._writer = Writer(
@@ -157,7 +181,7 @@ class Connection:
         """Unix time at which a callback of it was last noted as a sign of its session's life."""
         self._renderers: dict[str, Renderer] = {}
         self._renderers_at_end: tuple[str, ...] = ()
-        self._tasks: dict[asyncio.Task[None], messages.CallbackRequest] = {}
+        self._tasks: dict[asyncio.Task[None], tuple[messages.CallbackRequest, int]] = {}
         self._questions: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._complaints = 0
         self._bad_this_minute = 0
@@ -212,6 +236,7 @@ class Connection:
 
     def welcome(self, heartbeat: float) -> None:
         """Say the first word, to a client that expects it. `heartbeat`: milliseconds between two of its own; 0 for none."""
+        self.heartbeat = heartbeat / 1000
         if self.bridge:
             self.send(messages.Welcome(self.id, self._session_id, self._config.message_bytes, heartbeat))
 
@@ -254,12 +279,10 @@ class Connection:
         screen: Callable[[dict[str, Any]], Coroutine[Any, Any, tuple[int, str] | None]] | None,
     ) -> None:
         self.heard_at = self._loop.time()
-        if self.ended:  # it is read all the same, so that the server can tell us that the client has hung up
-            return
-        if isinstance(data, bytes):
-            self._do(Send(messages.Error("Bad message: a binary frame"), "a binary frame"), callbacks)
-            return
-        for message, source in codec.decode(data):
+        if self.ended or self._is_too_big(data):
+            return  # it is read all the same, so that the server can tell us that the client has hung up
+        decoded = codec.decode(data)
+        for message, source in decoded:
             if screen is not None and source is not None and not self.ended and not self._is_ours(message):
                 verdict = await screen(source)
                 if verdict is not None:
@@ -267,6 +290,22 @@ class Connection:
             action = self._wire.receive(message)  # nothing once ended, also if that happened meanwhile
             if action is not None:
                 self._do(action, callbacks)
+        owed = self._bucket.take(len(decoded) + self._size // TOKEN_BYTES, self.heard_at)
+        if owed > SHORTEST_PAUSE:
+            await self._pause(owed)
+
+    def _is_too_big(self, data: str | bytes) -> bool:
+        """Whether a message is larger than any may be, which ends the connection. Its size is noted."""
+        is_plain = isinstance(data, bytes) or data.isascii()
+        self._size = len(data) if is_plain else len(cast("str", data).encode("utf-8", "surrogatepass"))
+        if self._size > self._config.inbound_bytes:
+            self.end(CloseCode.TOO_BIG, "message too big")
+        return self._size > self._config.inbound_bytes
+
+    async def _pause(self, seconds: float) -> None:
+        if not self.ended:
+            self.heard_at += seconds  # until then it is we who do not listen
+            await self._socket.pause(seconds)
 
     def _is_ours(self, message: messages.Inbound) -> bool:
         """Whether this is a message that Dash does not know, between our browser code and us."""
@@ -279,11 +318,14 @@ class Connection:
                 if reason != messages.STALE_PAGE:  # a page that is left open is no offence
                     self.complain(reason)
                 self.send(messages.CallbackFailed(request.request_id, request.renderer_id, reason))
+            case Run(request) if not self._take_share():
+                self._wire.finished(request)
+                self.send(messages.CallbackFailed(request.request_id, request.renderer_id, str(TooManyCallbacks())))
             case Run(request):
                 renderer = self._renderers[request.renderer_id] if self.bridge else self._remember(request.renderer_id)
                 run = self._run(renderer, request, callbacks)
                 task = self._loop.create_task(run, name=f"callback {request.output[:80]}")
-                self._tasks[task] = request
+                self._tasks[task] = request, self._size
                 renderer.tasks[task] = None
                 task.add_done_callback(functools.partial(self._task_done, renderer))
             case Resolve(request_id, props, error):
@@ -301,6 +343,28 @@ class Connection:
                 self._check_page(renderer_id, page, callbacks)
             case Drop(renderer_id):
                 self._drop(renderer_id)
+
+    def _take_share(self) -> bool:
+        """Whether one more callback may be in flight; it is counted from here until its task is done.
+
+        A page that asks for too much is no offence: it does not count as a bad message.
+        """
+        config = self._config
+        if (
+            len(self._tasks) < config.callbacks_per_connection
+            and self._held_bytes < config.callback_bytes_per_connection
+            and self._share.take(self._size)
+        ):
+            self._held_bytes += self._size
+            return True
+        if not self._warned_of_callbacks:
+            self._warned_of_callbacks = True
+            logger.warning(
+                "too many callbacks connection=%s user=%.64r: %d in flight on it with %d bytes, %d of its user (further ones "
+                "are not logged)",
+                self.id, self.user, len(self._tasks), self._held_bytes, self._share.count,
+            )  # fmt: skip
+        return False
 
     def _check_page(self, renderer_id: str, page: str, callbacks: Callbacks) -> None:
         if callbacks.is_stale(self, page):
@@ -328,7 +392,10 @@ class Connection:
 
     def _task_done(self, renderer: Renderer, task: asyncio.Task[None]) -> None:
         renderer.tasks.pop(task, None)
-        self._wire.finished(self._tasks.pop(task))  # here, because a task may be cancelled before its first step
+        request, size = self._tasks.pop(task)
+        self._wire.finished(request)  # here, because a task may be cancelled before its first step
+        self._held_bytes -= size
+        self._share.give_back(size)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("a callback's task failed connection=%s", self.id, exc_info=error)
 
@@ -424,6 +491,7 @@ class Connection:
             return self.closed
         self._ended_at = time.perf_counter()
         self._writer.stop()
+        self._socket.resume()
         for callback in self.gone:
             callback(self)
         for question in self._questions.values():

@@ -21,6 +21,8 @@ class Hub:
         self._by_topic: dict[str, dict[Connection, None]] = defaultdict(dict)
         self._by_visitor: dict[str, dict[Connection, None]] = defaultdict(dict)
         self._anonymous_from: dict[str, dict[Connection, None]] = defaultdict(dict)
+        self.anonymous = 0
+        """How many connections have no session."""
         self._topics_of: dict[Connection, set[str]] = {}
         self._topics_of_session: dict[str, set[str]] = defaultdict(set)
 
@@ -36,6 +38,7 @@ class Hub:
             self._by_user[user][connection] = None
         if not connection.bound_to:
             self._anonymous_from[str(connection.remote)][connection] = None
+            self.anonymous += 1
         if connection.session is None and connection.visitor is not None:  # also with another extension's session
             self._by_visitor[connection.visitor][connection] = None
         if connection.session is not None:
@@ -51,6 +54,7 @@ class Hub:
             _discard(self._by_user, user, connection)
         if not connection.bound_to:
             _discard(self._anonymous_from, str(connection.remote), connection)
+            self.anonymous -= 1
         if connection.visitor is not None:
             _discard(self._by_visitor, connection.visitor, connection)
         for topic in self._topics_of.pop(connection, ()):

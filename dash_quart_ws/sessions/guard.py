@@ -70,6 +70,7 @@ class Guard:
         config: Config,
         public: PublicRoutes,
         page_guards: dict[str, Guard],
+        uploads: body.Uploads,
     ) -> None:
         self._app = app
         self._server = server
@@ -77,6 +78,7 @@ class Guard:
         self._groups = groups
         self._config = config
         self._public = public
+        self._uploads = uploads
         self._page_guards = page_guards
         """Endpoints of Dash's pages, of every app on the server, and whose they are."""
         self._public_callbacks: frozenset[str] = frozenset()
@@ -288,7 +290,7 @@ class Guard:
             if session is not None:
                 body.allow(self._config.upload_bytes)
             if session is None and self.active:
-                asked = await json_body()
+                asked = await self.json_body()
                 if not _is_request(asked) or self.refusal(None, asked) is not None:
                     return await self._unauthorized()
             await self._know_rights(session)
@@ -308,6 +310,10 @@ class Guard:
             return await self._unauthorized()
 
         return guarded
+
+    async def json_body(self) -> Any:
+        """What the request's JSON says; None if it is no JSON. A large one waits for its turn."""
+        return await self._uploads.json(self._sessions.payer())
 
     async def is_current(self) -> Response:
         """The view that tells a page whether it still belongs to who is logged in: 204, else 401 or 409."""
@@ -417,14 +423,6 @@ class Guard:
 
 def _is_from_browser() -> bool:
     return "Origin" in request.headers or "Sec-Fetch-Site" in request.headers
-
-
-async def json_body() -> Any:
-    """What the request's JSON says; None if it is no JSON."""
-    try:
-        return await request.get_json(silent=True)
-    except (UnicodeDecodeError, RecursionError):  # no JSON either, but Quart does not silence these
-        return None
 
 
 def _is_request(body: Any) -> bool:

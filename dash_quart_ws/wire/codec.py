@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 ID_CHARACTERS = 256
 """Longest request or renderer id that is taken; Dash's own have 36."""
 
+ARRAY_MESSAGES = 1000
+"""The longest array that is taken: of an endless one, each item would take many times its text in memory."""
+
 NO_RENDERER = f"rendererId must be a string of 1 to {ID_CHARACTERS} characters"
 """What is wrong with a tab without a name of its own: nothing could be addressed to it."""
 
@@ -56,8 +59,13 @@ class Decoded(NamedTuple):
     source: dict[str, Any] | None
 
 
-def decode(text: str) -> list[Decoded]:
-    """The messages of one text frame. Whatever is wrong comes back as `Invalid`, one for each bad item of an array."""
+def decode(text: str | bytes) -> list[Decoded]:
+    """The messages of one text frame; a binary one holds none.
+
+    Whatever is wrong comes back as `Invalid`, one for each bad item of an array.
+    """
+    if isinstance(text, bytes):
+        return [Decoded(Invalid("a binary frame"), None)]
     try:
         value = _parse(text)
     except ValueError:
@@ -68,6 +76,8 @@ def decode(text: str) -> list[Decoded]:
             return [Decoded(Invalid("nested too deeply"), None)]
         return [Decoded(Invalid("nested too deeply", head["request"], head["renderer"], is_request=True), None)]
     if isinstance(value, list):
+        if len(value) > ARRAY_MESSAGES:
+            return [Decoded(Invalid(f"an array of more than {ARRAY_MESSAGES} messages"), None)]
         return [_decode_item(item) for item in value] or [Decoded(Invalid("an empty array"), None)]
     return [_decode_item(value)]
 

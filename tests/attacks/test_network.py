@@ -901,9 +901,9 @@ async def test_five_thousand_bad_messages_close_that_connection_and_no_other(
         assert log.count("security:abuse ") == 1
 
 
-async def test_four_requests_in_a_frame_of_ten_thousand_are_no_way_around_the_count(site: Target, bob: str) -> None:
+async def test_a_thousand_bad_messages_in_one_frame_are_no_way_around_the_count(site: Target, bob: str) -> None:
     async with site.connect(bob, subprotocols=[SUBPROTOCOL]) as flooder:
-        await flooder.send("[" + ",".join(["1"] * 10_000) + "]")
+        await flooder.send("[" + ",".join(["1"] * 1_000) + "]")
         assert (await closed(flooder))[0] == 4505
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dash_quart_ws.callbacks.pool import Pool
+from dash_quart_ws.exceptions import TooManyCallbacks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,12 +62,18 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
+def pool_of(
+    executor: ThreadPoolExecutor, *, threads: int, share: int | None, queued: int = 100, each: int = 50
+) -> Pool:
+    return Pool(executor, threads=threads, share=share, most_queued=queued, share_queued=each)
+
+
 def start(pool: Pool, user: str, function: Callable[[], str]) -> asyncio.Task[str]:
     return asyncio.get_running_loop().create_task(pool.run(user, function))
 
 
 async def test_a_function_runs_in_a_thread_and_gives_its_result(executor: ThreadPoolExecutor) -> None:
-    pool = Pool(executor, threads=2, share=None)
+    pool = pool_of(executor, threads=2, share=None)
     thread = await pool.run("alice", threading.current_thread)
     assert thread is not threading.current_thread()
     assert (pool.busy, pool.queued) == (0, 0)
@@ -75,7 +82,7 @@ async def test_a_function_runs_in_a_thread_and_gives_its_result(executor: Thread
 async def test_what_a_function_raises_is_raised_to_its_caller_and_frees_its_thread(
     executor: ThreadPoolExecutor,
 ) -> None:
-    pool = Pool(executor, threads=1, share=None)
+    pool = pool_of(executor, threads=1, share=None)
 
     def fail() -> None:
         raise LookupError("mine")
@@ -87,7 +94,7 @@ async def test_what_a_function_raises_is_raised_to_its_caller_and_frees_its_thre
 
 
 async def test_a_stopiteration_is_an_error_like_any_other(executor: ThreadPoolExecutor) -> None:
-    pool = Pool(executor, threads=1, share=None)
+    pool = pool_of(executor, threads=1, share=None)
     with pytest.raises(RuntimeError, match="StopIteration"):
         await pool.run("alice", lambda: next(iter(())))
     assert pool.busy == 0
@@ -95,7 +102,7 @@ async def test_a_stopiteration_is_an_error_like_any_other(executor: ThreadPoolEx
 
 async def test_a_function_sees_its_callers_context_and_changes_nobody_elses(executor: ThreadPoolExecutor) -> None:
     name: contextvars.ContextVar[str] = contextvars.ContextVar("name")
-    pool = Pool(executor, threads=1, share=None)
+    pool = pool_of(executor, threads=1, share=None)
 
     def look() -> str:
         seen = name.get()
@@ -113,7 +120,7 @@ async def test_a_function_sees_its_callers_context_and_changes_nobody_elses(exec
 async def test_one_user_holds_at_most_their_share_and_another_gets_a_thread_at_once(
     executor: ThreadPoolExecutor, work: Work
 ) -> None:
-    pool = Pool(executor, threads=4, share=None)
+    pool = pool_of(executor, threads=4, share=None)
     assert pool.share == 2
     mallory = [start(pool, "mallory", work(f"m{n}")) for n in range(10)]
     await until(lambda: len(work.begun) == 2)
@@ -131,13 +138,13 @@ async def test_one_user_holds_at_most_their_share_and_another_gets_a_thread_at_o
 def test_a_share_is_half_of_the_threads_rounded_up_unless_it_is_given(
     executor: ThreadPoolExecutor, threads: int, share: int | None, expected: int
 ) -> None:
-    assert Pool(executor, threads=threads, share=share).share == expected
+    assert pool_of(executor, threads=threads, share=share).share == expected
 
 
 async def test_when_threads_are_scarce_users_take_turns_and_each_ones_functions_keep_their_order(
     executor: ThreadPoolExecutor, work: Work
 ) -> None:
-    pool = Pool(executor, threads=1, share=1)
+    pool = pool_of(executor, threads=1, share=1)
     tasks = [start(pool, "blocker", work("blocker"))]
     await until(lambda: work.begun == ["blocker"])
     tasks += [start(pool, user, work(f"{user}{n}")) for user in ("alice", "bob", "carol") for n in (1, 2, 3)]
@@ -151,7 +158,7 @@ async def test_when_threads_are_scarce_users_take_turns_and_each_ones_functions_
 
 
 async def test_no_thread_is_idle_while_a_function_that_may_run_waits(executor: ThreadPoolExecutor, work: Work) -> None:
-    pool = Pool(executor, threads=3, share=2)
+    pool = pool_of(executor, threads=3, share=2)
     tasks = [start(pool, user, work(f"{user}{n}")) for user in ("alice", "bob", "carol") for n in range(4)]
     while not all(task.done() for task in tasks):
         await until(lambda: pool.busy == min(3, pool.busy + pool.queued) or pool.queued == 0)
@@ -166,7 +173,7 @@ async def test_no_thread_is_idle_while_a_function_that_may_run_waits(executor: T
 async def test_a_cancelled_caller_who_waits_leaves_the_queue_and_the_function_never_runs(
     executor: ThreadPoolExecutor, work: Work
 ) -> None:
-    pool = Pool(executor, threads=1, share=1)
+    pool = pool_of(executor, threads=1, share=1)
     first = start(pool, "alice", work("first"))
     await until(lambda: work.begun == ["first"])
     waits = start(pool, "alice", work("waits"))
@@ -182,7 +189,7 @@ async def test_a_cancelled_caller_who_waits_leaves_the_queue_and_the_function_ne
 async def test_a_cancelled_callers_running_function_counts_until_it_returns(
     executor: ThreadPoolExecutor, work: Work
 ) -> None:
-    pool = Pool(executor, threads=4, share=1)
+    pool = pool_of(executor, threads=4, share=1)
     first = start(pool, "mallory", work("first"))
     await until(lambda: work.begun == ["first"])
     first.cancel()
@@ -201,10 +208,79 @@ async def test_a_cancelled_callers_running_function_counts_until_it_returns(
 async def test_a_pool_that_is_full_says_so_in_the_log_once_in_a_while(
     executor: ThreadPoolExecutor, work: Work, caplog: pytest.LogCaptureFixture
 ) -> None:
-    pool = Pool(executor, threads=1, share=1)
+    pool = pool_of(executor, threads=1, share=1)
     tasks = [start(pool, "alice", work(f"{n}")) for n in range(5)]
     await until(lambda: pool.queued == 4)
     work.end()
     await asyncio.gather(*tasks)
     (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert "1 of 1 busy, 1 queued" in record.getMessage()
+
+
+# ------------------------------------------------------------------------------------------------- how many may wait
+
+
+async def test_one_user_fills_their_part_of_the_queue_and_others_still_find_room(
+    executor: ThreadPoolExecutor, work: Work
+) -> None:
+    pool = pool_of(executor, threads=2, share=1, queued=6, each=3)
+    mallorys = [start(pool, "user mallory", work(f"mallory {number}")) for number in range(4)]
+    await until(lambda: (pool.busy, pool.queued) == (1, 3))
+    with pytest.raises(TooManyCallbacks):
+        await pool.run("user mallory", work("one too many"))
+    alices = start(pool, "user alice", work("alice"))
+    await until(lambda: "alice" in work.begun)
+    work.end()
+    assert await alices == "alice done"
+    assert [await one for one in mallorys] == [f"mallory {number} done" for number in range(4)]
+    assert "one too many" not in work.begun
+    assert (pool.busy, pool.queued) == (0, 0)
+
+
+async def test_all_together_have_no_more_in_the_queue_than_it_holds(executor: ThreadPoolExecutor, work: Work) -> None:
+    pool = pool_of(executor, threads=1, share=1, queued=6, each=3)
+    waiting = [start(pool, f"user {user}", work(f"{user}")) for user in range(7)]
+    await until(lambda: (pool.busy, pool.queued) == (1, 6))
+    with pytest.raises(TooManyCallbacks):
+        await pool.run("user alice", work("alice"))
+    work.end("0")
+    await until(lambda: pool.queued == 5)
+    alices = start(pool, "user alice", work("alice"))
+    await until(lambda: pool.queued == 6)
+    work.end()
+    assert await alices == "alice done"
+    await asyncio.gather(*waiting)
+
+
+async def test_however_many_addresses_ask_without_a_login_users_have_their_half_of_the_queue(
+    executor: ThreadPoolExecutor, work: Work
+) -> None:
+    pool = pool_of(executor, threads=1, share=1, queued=6, each=3)
+    first = start(pool, "address 10.0.0.0", work("first"))
+    waiting = [start(pool, f"address 10.0.0.{number}", work(f"nobody {number}")) for number in range(1, 4)]
+    await until(lambda: (pool.busy, pool.queued) == (1, 3))
+    with pytest.raises(TooManyCallbacks):
+        await pool.run("address 10.0.0.4", work("one too many"))
+    alices = start(pool, "user alice", work("alice"))
+    await until(lambda: pool.queued == 4)
+    work.end()
+    assert await alices == "alice done"
+    await asyncio.gather(first, *waiting)
+
+
+async def test_what_nobody_waits_for_any_more_leaves_the_queue_at_once(
+    executor: ThreadPoolExecutor, work: Work
+) -> None:
+    pool = pool_of(executor, threads=1, share=1, queued=6, each=3)
+    running = start(pool, "user alice", work("running"))
+    await until(lambda: work.begun == ["running"])
+    for _ in range(5):
+        waiting = [start(pool, "user alice", work("never")) for _ in range(3)]
+        await until(lambda: pool.queued == 3)
+        for task in waiting:
+            task.cancel()
+        await asyncio.wait(waiting)
+        assert pool.queued == 0
+    work.end()
+    assert await running == "running done"
+    assert work.begun == ["running"]

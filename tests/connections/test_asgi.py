@@ -276,3 +276,66 @@ async def test_a_view_finds_its_socket_in_the_scope() -> None:
         await app_with_a_socket()(scope("/dash"), server.receive, server.send)
     assert [event["type"] for event in server.sent] == ["websocket.accept", "websocket.send"]
     assert server.sent[1]["text"] == "heard hello"
+
+
+# ------------------------------------------------------------------------------------------------------- a pause
+
+
+async def test_in_a_pause_nothing_is_taken_but_one_message_and_none_is_lost(connected: Any) -> None:
+    server, _ = connected
+    gate = server.socket
+    pausing = asyncio.create_task(gate.pause(60))
+    for text in "abc":
+        server.says(text)
+    while not server.received:
+        await asyncio.sleep(0)
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert len(server.received) == 1
+    gate.resume()
+    await pausing
+    assert [await gate.receive() for _ in range(3)] == ["a", "b", "c"]
+
+
+async def test_a_pause_ends_when_its_time_is_over(connected: Any) -> None:
+    server, _ = connected
+    gate = server.socket
+    await gate.pause(0.01)
+    server.says("a")
+    assert await gate.receive() == "a"
+    await gate.pause(0.01)
+    server.hangs_up()
+    with pytest.raises(Disconnected):
+        await gate.receive()
+
+
+async def test_a_client_that_goes_during_a_pause_is_noticed(connected: Any) -> None:
+    server, _ = connected
+    gate = server.socket
+    pausing = asyncio.create_task(gate.pause(60))
+    server.hangs_up()
+    await pausing
+    with pytest.raises(Disconnected):
+        await gate.receive()
+
+
+async def test_a_reader_that_is_cancelled_in_a_pause_leaves_nobody_reading(connected: Any) -> None:
+    server, _ = connected
+    pausing = asyncio.create_task(server.socket.pause(60))
+    while not any(task.get_name() == "read ahead" for task in asyncio.all_tasks()):
+        await asyncio.sleep(0)
+    pausing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await pausing
+    await asyncio.sleep(0)
+    assert not any(task.get_name() == "read ahead" for task in asyncio.all_tasks())
+
+
+async def test_where_a_connection_cannot_be_reset_a_pause_reads_nothing_ahead() -> None:
+    """granian: whoever reads while a close is on its way takes its worker process down."""
+    server = AsgiServer()
+    server.says("a")
+    gate = server.socket
+    await gate.pause(0.01)
+    assert server.received == []
+    assert await gate.receive() == "a"

@@ -732,7 +732,8 @@ def test_allowed_hosts_that_can_never_match_are_an_error(hosts: Any) -> None:
 
 
 def test_two_apps_of_a_server_that_differ_in_what_they_share_are_an_error() -> None:
-    for name, values in (("allowed_hosts", (["a.test"], ["b.test"])), ("anonymous_connections", (1, 2))):
+    shared = ("anonymous_connections", "connections", "connections_per_user", "callbacks", "callback_bytes", "uploads")
+    for name, values in (("allowed_hosts", (["a.test"], ["b.test"])), *((name, (1, 2)) for name in shared)):
         server = Quart("two")
         Dash(
             "one", backend=QuartBackend(server=server, broker="memory:", **{name: values[0]}), url_base_pathname="/one/"

@@ -137,6 +137,14 @@ def as_numbers(value: Any) -> Any:
     return float(value) if isinstance(value, int) and not -(2**63) <= value < 2**64 else value
 
 
+def test_an_array_is_as_long_as_a_thousand_messages_and_a_longer_one_is_a_single_bad_message() -> None:
+    item = '{"type":"heartbeat"}'
+    assert [one.message for one in codec.decode(f"[{','.join([item] * 1000)}]")] == [Heartbeat()] * 1000
+    ((message, source),) = codec.decode(f"[{','.join([item] * 1001)}]")
+    assert message == Invalid("an array of more than 1000 messages")
+    assert source is None
+
+
 @given(GOOD)
 def test_a_good_message_is_never_called_invalid(item: dict[str, Any]) -> None:
     ((message, source),) = codec.decode(as_text(item))
