@@ -46,6 +46,9 @@ NO_RENDERER = f"rendererId must be a string of 1 to {ID_CHARACTERS} characters"
 _ID = (str, dict)
 """What Dash's component ids are."""
 
+MOST_OBJECTS = 250_000
+"""Objects and arrays in one message, as near as counting their brackets tells: nobody else is served while they are made."""
+
 _HEAD = re.compile(
     r'\{"type":"callback_request","rendererId":"(?P<renderer>[^"\\]{1,256})","requestId":"(?P<request>[^"\\]{1,256})",'
 )
@@ -66,20 +69,26 @@ def decode(text: str | bytes) -> list[Decoded]:
     """
     if isinstance(text, bytes):
         return [Decoded(Invalid("a binary frame"), None)]
+    if len(text) > MOST_OBJECTS and text.count("{") + text.count("[") > MOST_OBJECTS:
+        return [_unreadable(text, f"more than {MOST_OBJECTS} objects and arrays")]
     try:
         value = _parse(text)
     except ValueError:
         return [Decoded(Invalid("not JSON"), None)]
     except RecursionError:
-        head = _HEAD.match(text)
-        if head is None:
-            return [Decoded(Invalid("nested too deeply"), None)]
-        return [Decoded(Invalid("nested too deeply", head["request"], head["renderer"], is_request=True), None)]
+        return [_unreadable(text, "nested too deeply")]
     if isinstance(value, list):
         if len(value) > ARRAY_MESSAGES:
             return [Decoded(Invalid(f"an array of more than {ARRAY_MESSAGES} messages"), None)]
         return [_decode_item(item) for item in value] or [Decoded(Invalid("an empty array"), None)]
     return [_decode_item(value)]
+
+
+def _unreadable(text: str, reason: str) -> Decoded:
+    head = _HEAD.match(text)
+    if head is None:
+        return Decoded(Invalid(reason), None)
+    return Decoded(Invalid(reason, head["request"], head["renderer"], is_request=True), None)
 
 
 def _parse(text: str) -> Any:

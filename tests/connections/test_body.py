@@ -11,6 +11,7 @@ import pytest
 from quart import Request
 from quart.wrappers.request import Body
 
+from dash_quart_ws.connections.body import MOST_OBJECTS
 from tests.server import Server, request_message, serving
 from tests.sessions.site import ECHO, Site, until
 
@@ -203,6 +204,18 @@ async def test_an_apps_own_class_of_bodies_is_left_alone() -> None:
         assert (await site.request("POST", CALLBACKS, cookie, json=ECHO)).status == 200
         large = {**ECHO, "inputs": [{**ECHO["inputs"][0], "value": "x" * 20 * MB}]}
         assert (await site.request("POST", CALLBACKS, cookie, json=large)).status == 413
+
+
+def test_a_body_of_so_many_objects_that_reading_it_would_delay_everybody_is_refused(uploads: Server) -> None:
+    def status(objects: int) -> int:
+        value = json.dumps([{}] * objects).encode()
+        body = upload(0).replace(b'""', value)
+        assert value in body
+        return int(post(uploads, CALLBACKS, body, cookie).status)
+
+    cookie = uploads.login("alice")
+    assert status(MOST_OBJECTS) == 413
+    assert status(MOST_OBJECTS // 2) == 200
 
 
 async def test_a_client_that_leaves_in_the_middle_of_its_body_ends_the_request() -> None:

@@ -177,6 +177,22 @@ def test_a_request_that_is_nested_too_deeply_names_who_waits_for_it() -> None:
     assert message == Invalid("nested too deeply", "r1", "tab", is_request=True)
 
 
+def test_a_message_of_so_many_objects_that_reading_it_would_delay_everybody_is_not_read() -> None:
+    head = (
+        '{"type":"callback_request","rendererId":"tab","requestId":"r1","payload":{"output":"a.b","inputs":[],"state":'
+    )
+    few, many = codec.MOST_OBJECTS - 4, codec.MOST_OBJECTS - 3
+    ((message, _),) = codec.decode(f"{head}[{','.join(['{}'] * few)}]}}}}")
+    assert message == Invalid(
+        "payload.state must be a list of objects with id and property", "r1", "tab", is_request=True
+    )
+    ((message, source),) = codec.decode(f"{head}[{','.join(['[]'] * many)}]}}}}")
+    assert message == Invalid("more than 250000 objects and arrays", "r1", "tab", is_request=True)
+    assert source is None
+    ((message, _),) = codec.decode(f'{{"type":"heartbeat","rest":"{"x" * 2 * codec.MOST_OBJECTS}"}}')
+    assert message == Heartbeat()
+
+
 def test_an_invalid_message_never_repeats_a_value_that_may_be_a_secret() -> None:
     secret = "hunter2-hunter2"
     for item in (
