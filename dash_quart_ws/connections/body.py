@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter, OrderedDict, deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from quart import current_app, request
 from quart.wrappers.request import Body
@@ -33,9 +33,9 @@ SLOWEST = 16 * 1024
 """Bytes per second below which a body is not on its way any more. A body of 40 MB takes 40 minutes at that rate."""
 
 
-MOST_OBJECTS = 2_000_000
+MOST_OBJECTS = 1_000_000
 """Objects and arrays in one body, as near as counting their brackets tells: Python's parser keeps everybody waiting while it
-makes them, 0.2 s for so many, and they take 64 bytes and more each. A large upload is one long string."""
+makes them, a third of a second for so many, and they take 64 bytes and more each. A large upload is one long string."""
 
 
 class CallbackBody(Body):
@@ -156,7 +156,7 @@ class Uploads:
         if (length is not None and length <= LARGE) or (isinstance(body, CallbackBody) and body.is_parsed):
             return await _json()
         async with self._turn(payer):
-            data: bytes = await request.get_data(as_text=False)
+            data = cast("bytes", await request.get_data())
             if len(data) > LARGE and data.count(b"{") + data.count(b"[") > MOST_OBJECTS:
                 raise RequestEntityTooLarge
             answer = await (_json() if len(data) <= LARGE else asyncio.to_thread(asyncio.run, _json()))
