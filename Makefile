@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 PORT ?= 8050
 
-.PHONY: demo test lint types unit soak assets assets-check assets-test browser node format bench bench-browser clean
+.PHONY: demo test lint types unit soak assets assets-check assets-test browser redis node format bench bench-browser clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python quart_app.py --port $(PORT)
@@ -20,7 +20,7 @@ lint: $(VENV)/.test
 types: $(VENV)/.test
 	$(BIN)/mypy
 
-unit: $(VENV)/.test browser
+unit: $(VENV)/.test browser redis
 	$(BIN)/pytest
 
 # The load that `make test` puts on a server for a minute, for longer: `make soak SECONDS=600`; `SEED=…` repeats one.
@@ -53,6 +53,10 @@ node:
 # The tests fail, loudly, without a browser.
 browser:
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || .ci/debian-packages chromium chromium-driver
+
+# The tests start and stop servers of their own.
+redis:
+	@command -v redis-server >/dev/null && command -v openssl >/dev/null || .ci/debian-packages redis-server openssl
 
 # This backend beside Dash's own, and with thousands of connections open.
 bench: $(VENV)/.test

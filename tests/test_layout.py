@@ -24,6 +24,8 @@ WITHOUT_TESTS_OF_THEIR_OWN = {
     "exceptions": "types only",
     "wire/messages": "dataclasses only; test_codec and test_protocol use every one",
     "brokers/base": "an interface; test_broker_contract holds every broker to it",
+    "brokers/redis_outbox": "a part of the broker; test_redis and test_broker_contract",
+    "brokers/redis_scripts": "what a server runs; test_redis and test_broker_contract",
     "connections/session": "a dataclass; sessions/test_sessions",
     "__main__": "the command line; test_main",
     "_dash": "Dash's private names; test_backend",

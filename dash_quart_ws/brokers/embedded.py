@@ -6,19 +6,25 @@ import concurrent.futures
 import dataclasses
 import json
 import logging
+import math
+import os
+import platform
 import sqlite3
 import threading
 import time
 import weakref
 from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ..exceptions import BrokerError
-from .base import Broker, Ending, Revocation, Scope, SessionRecord
+from .base import Answers, Appended, Broker, Ending, Presence, Revocation, Scope, SessionRecord, Worker
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
+
+    from .base import Json, Listener, Target
 
 logger = logging.getLogger("dash_quart_ws.broker")
 
@@ -69,6 +75,7 @@ class EmbeddedBroker(Broker):
         self._database: sqlite3.Connection | None = None
         self._pages: deque[_Page] = deque()
         self._says_failures = True
+        self._here: dict[str, Json] = {}
 
     @classmethod
     def from_url(cls, url: str | None, folder: Path) -> EmbeddedBroker:
@@ -140,8 +147,9 @@ class EmbeddedBroker(Broker):
         with self._lock:
             self._position = max(self._position, position)
 
-    def append(self, revocation: Revocation) -> concurrent.futures.Future[None]:
-        return self._submit(lambda: self._write(revocation)) or self._without_file()
+    def append(self, revocation: Revocation) -> Appended:
+        stored = self._submit(lambda: self._write(revocation)) or self._without_file(revocation)
+        return Appended(stored, _done(Answers({})))
 
     def _submit(self, job: Callable[[], T]) -> concurrent.futures.Future[T] | None:
         """Do something on the broker's thread; None when there is none, or none any more."""
@@ -153,16 +161,15 @@ class EmbeddedBroker(Broker):
         except RuntimeError:  # another thread has closed the broker in between
             return None
 
-    def _without_file(self) -> concurrent.futures.Future[None]:
+    def _without_file(self, value: T) -> concurrent.futures.Future[T]:
         """What comes of a write when nothing is written: all is well in memory, else the broker is closed."""
-        stored: concurrent.futures.Future[None] = concurrent.futures.Future()
         if self._path is None:
-            stored.set_result(None)
-        else:
-            stored.set_exception(BrokerError("the broker is closed"))
+            return _done(value)
+        stored: concurrent.futures.Future[T] = concurrent.futures.Future()
+        stored.set_exception(BrokerError("the broker is closed"))
         return stored
 
-    def _write(self, revocation: Revocation) -> None:
+    def _write(self, revocation: Revocation) -> Revocation:
         if self._database is None:  # pragma: no cover - the thread outlives neither
             raise BrokerError("the broker is closed")
         try:
@@ -183,6 +190,7 @@ class EmbeddedBroker(Broker):
         except (sqlite3.Error, ValueError) as error:  # ValueError: text that UTF-8 cannot carry
             logger.exception("a revocation (%s) is not stored: it holds until this process ends", revocation.scope)
             raise BrokerError(f"the revocation could not be stored: {error}") from error
+        return revocation
 
     def record(self, record: SessionRecord) -> concurrent.futures.Future[None]:
         with self._lock:
@@ -191,7 +199,7 @@ class EmbeddedBroker(Broker):
                 # One job at a time, which asks for the next: a revocation that comes meanwhile stands between them.
                 if len(self._pages) == 1 and self._submit(self._write_page) is None:
                     self._pages.clear()
-                    return self._without_file()
+                    return self._without_file(None)
             page = self._pages[-1]
             page.records[record.id] = record
             return page.written
@@ -211,7 +219,7 @@ class EmbeddedBroker(Broker):
             return
         try:
             # As JSON, which is ASCII here: a user's id need not be Unicode.
-            rows = [(one.id, one.expires, json.dumps(dataclasses.asdict(one))) for one in page.records.values()]
+            rows = [(one.id, one.expires, one.text()) for one in page.records.values()]
             with self._database as transaction:
                 transaction.executemany("INSERT OR REPLACE INTO session VALUES (?, ?, ?)", rows)
                 transaction.execute("DELETE FROM session WHERE expires < ?", (time.time(),))
@@ -232,7 +240,7 @@ class EmbeddedBroker(Broker):
             unreadable = 0
             for text in rows:
                 try:
-                    found.append(_record_of(text))
+                    found.append(SessionRecord.of_text(text))
                 except (ValueError, TypeError, KeyError):  # written by another version
                     unreadable += 1
             if unreadable:
@@ -249,6 +257,51 @@ class EmbeddedBroker(Broker):
         rows = self._database.execute("SELECT record FROM session WHERE expires >= ?", (time.time(),))
         return [text for (text,) in rows]
 
+    # ---------------------------------------------------------------------------------------- one worker, and alone
+
+    def listen(self, listener: Listener, loop: asyncio.AbstractEventLoop) -> None:
+        """There is nobody who could tell anything."""
+        del listener, loop
+
+    @property
+    def worker(self) -> Worker:
+        host, pid = platform.node(), os.getpid()
+        return Worker(f"{host}:{pid}", host, pid)
+
+    def clock(self) -> float:
+        return time.monotonic()
+
+    @property
+    def lease_until(self) -> float:
+        return math.inf
+
+    def publish(self, target: Target, message: str) -> concurrent.futures.Future[None]:
+        del target, message
+        return _done(None)
+
+    def subscribe(self, target: Target) -> concurrent.futures.Future[None]:
+        del target
+        return _done(None)
+
+    def unsubscribe(self, target: Target) -> None:
+        del target
+
+    def enter(self, connection: str, facts: Json) -> None:
+        self._here[connection] = facts
+
+    def leave(self, connection: str) -> None:
+        self._here.pop(connection, None)
+
+    async def connections(self) -> list[Presence]:
+        worker = self.worker
+        return [Presence(connection, worker, facts) for connection, facts in list(self._here.items())]
+
+    def request(self, question: Json) -> concurrent.futures.Future[Answers]:
+        del question
+        return _done(Answers({}))
+
+    # ----------------------------------------------------------------------------------------------------- the end
+
     def close(self) -> None:
         if self._thread is not None:
             self._thread.submit(self._close).result()
@@ -263,19 +316,7 @@ class EmbeddedBroker(Broker):
             self._database = None
 
 
-def _record_of(text: str) -> SessionRecord:
-    fields: dict[str, Any] = json.loads(text)
-    user, remote = (None if fields[name] is None else str(fields[name]) for name in ("user", "remote"))
-    since, expires, last_seen = (float(fields[name]) for name in ("since", "expires", "last_seen"))
-    users = tuple(str(name) for name in fields["users"])
-    return SessionRecord(
-        str(fields["id"]),
-        user,
-        since,
-        expires,
-        last_seen,
-        remote,
-        str(fields["user_agent"]),
-        users,
-        int(fields["seen"]),
-    )
+def _done(value: T) -> concurrent.futures.Future[T]:
+    future: concurrent.futures.Future[T] = concurrent.futures.Future()
+    future.set_result(value)
+    return future

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -75,6 +75,6 @@ class Pending(Generic[T]):
 class PendingReceipt(Pending[Receipt]):
     """The receipt of a revocation or a close; `stored` is the broker's part of it, which no client can hold up."""
 
-    def __init__(self, stored: concurrent.futures.Future[None]) -> None:
+    def __init__(self, stored: concurrent.futures.Future[Any]) -> None:
         super().__init__()
         self.stored = stored

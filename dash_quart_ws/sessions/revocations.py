@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections import defaultdict
 from typing import TYPE_CHECKING
@@ -28,13 +29,58 @@ class Replica:
         self._sessions: dict[str, Revocation] = {}
         self._singles: dict[str, set[str]] = defaultdict(set)
         self._cutoffs: dict[str, tuple[Revocation, ...]] = {}
+        self._unsettled: dict[str, tuple[Revocation, ...]] = {}
+        """Cut-offs whose true position is not known yet: whatever a token has seen, it may have been before them."""
+        self._unsettled_singles: set[str] = set()
         self._additions = 0
 
     def __len__(self) -> int:
-        return len(self._sessions) + sum(map(len, self._cutoffs.values()))
+        cutoffs = [*self._cutoffs.values(), *self._unsettled.values()]
+        return len(self._sessions) + sum(map(len, cutoffs))
+
+    def known(self) -> list[Revocation]:
+        """Every one of them, for a store that has lost some."""
+        cutoffs = (cutoff for cutoffs in self._cutoffs.values() for cutoff in cutoffs)
+        singles = (one for id, one in self._sessions.items() if id not in self._unsettled_singles)
+        return [*singles, *cutoffs]
+
+    def add_unsettled(self, revocation: Revocation) -> bool:
+        """Take in a revocation that a shared broker has yet to give its true position; `add` that one when it is known.
+
+        Until then a user's cut-off ends every session of theirs that it does not keep, and nothing covers a session's.
+        """
+        if revocation.scope is Scope.SESSION:
+            is_new = self._take(revocation)
+            if is_new:
+                self._unsettled_singles.add(revocation.subject)
+            return is_new
+        key = _key(revocation)
+        self._unsettled[key] = (*self._unsettled.get(key, ()), revocation)
+        return True
+
+    def _settle(self, revocation: Revocation) -> None:
+        if revocation.scope is Scope.SESSION:
+            if revocation.subject in self._unsettled_singles:
+                self._unsettled_singles.discard(revocation.subject)
+                self._sessions[revocation.subject] = revocation
+            return
+        key = _key(revocation)
+        waiting = self._unsettled.get(key, ())
+        same = next(
+            (one for one in waiting if dataclasses.replace(one, position=revocation.position) == revocation), None
+        )
+        rest = tuple(one for one in waiting if one is not same)
+        if rest:
+            self._unsettled[key] = rest
+        else:
+            self._unsettled.pop(key, None)
 
     def add(self, revocation: Revocation) -> bool:
         """Take a revocation in. False for a session that had ended already: the first ending stands."""
+        self._settle(revocation)
+        return self._take(revocation)
+
+    def _take(self, revocation: Revocation) -> bool:
         self._additions += 1
         if self._additions % PRUNE_EVERY == 0:
             self.prune(time.time())
@@ -74,12 +120,14 @@ class Replica:
 
     def _drop_singles(self, user: str, position: int) -> None:
         """Forget single sessions of a user that a cut-off covers: their tokens were minted before they were revoked."""
-        covered = [id for id in self._singles.get(user, ()) if self._sessions[id].position <= position]
+        singles = self._singles.get(user, set()) - self._unsettled_singles
+        covered = [id for id in singles if self._sessions[id].position <= position]
         for id in covered:
             self._forget(id)
 
     def _forget(self, session: str) -> None:
         user = self._sessions.pop(session).user
+        self._unsettled_singles.discard(session)
         if user is not None:
             self._singles[user].discard(session)
             if not self._singles[user]:
@@ -90,7 +138,7 @@ class Replica:
 
         It also ends what the user has left open since before those: nobody keeps a thousand logins, and one session.
         """
-        singles = self._singles.get(user, ())
+        singles = self._singles.get(user, set()) - self._unsettled_singles
         if len(singles) < SINGLES_PER_USER:
             return None
         older = sorted((self._sessions[id] for id in singles), key=lambda single: single.position)[: len(singles) // 2]
@@ -109,6 +157,9 @@ class Replica:
         if single is not None:
             return single.ending
         for key in ("all", *(f"user:{user}" for user in users)):
+            for cutoff in self._unsettled.get(key, ()):
+                if session not in cutoff.keep:
+                    return cutoff.ending
             for cutoff in self._cutoffs.get(key, ()):
                 if seen < cutoff.position and session not in cutoff.keep:
                     return cutoff.ending
@@ -118,12 +169,13 @@ class Replica:
         """Forget what no token can meet any more."""
         for session in [session for session, single in self._sessions.items() if single.expires < now]:
             self._forget(session)
-        for key, cutoffs in list(self._cutoffs.items()):
-            alive = tuple(cutoff for cutoff in cutoffs if cutoff.expires >= now)
-            if alive:
-                self._cutoffs[key] = alive
-            else:
-                del self._cutoffs[key]
+        for table in (self._cutoffs, self._unsettled):
+            for key, cutoffs in list(table.items()):
+                alive = tuple(cutoff for cutoff in cutoffs if cutoff.expires >= now)
+                if alive:
+                    table[key] = alive
+                else:
+                    del table[key]
 
 
 def _key(cutoff: Revocation) -> str:

@@ -614,7 +614,7 @@ class Sessions:
         for session in ended.values():
             self._active.pop(session.id, None)
             self.on_end(session, reason)
-        stored = self._broker.append(revocation)
+        stored = self._broker.append(revocation).stored
         self._forget_known(revocation)
         return receipt_of(endings, stored)
 
@@ -744,7 +744,7 @@ async def _first_of(*futures: asyncio.Future[Any], timeout: float) -> None:
         timer.cancel()
 
 
-def receipt_of(endings: list[Pending[float]], stored: concurrent.futures.Future[None] | None = None) -> PendingReceipt:
+def receipt_of(endings: list[Pending[float]], stored: concurrent.futures.Future[Any] | None = None) -> PendingReceipt:
     """A receipt that is complete when every close frame is out and the broker, if it was asked, has answered."""
     if stored is None:
         stored = concurrent.futures.Future()

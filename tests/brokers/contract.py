@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
+import dataclasses
+import os
 import time
 from typing import Any
 
 import pytest
 
-from dash_quart_ws.brokers.base import Broker, Ending, Revocation, Scope, SessionRecord
+from dash_quart_ws.brokers.base import (
+    Answers,
+    Broker,
+    Ending,
+    Listener,
+    Presence,
+    Revocation,
+    Scope,
+    SessionRecord,
+    Target,
+    TargetKind,
+)
 from dash_quart_ws.exceptions import BrokerError
 
 NEVER = time.time() + 10**6
@@ -28,6 +42,16 @@ def by_id(records: list[SessionRecord]) -> dict[str, SessionRecord]:
     return {one.id: one for one in records}
 
 
+class Ears(Listener):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.pushes: list[tuple[Target, str]] = []
+
+    def pushed(self, target: Target, message: str) -> None:
+        self.pushes.append((target, message))
+
+
 class BrokerContract:
     """Inherit this, and give a `broker` fixture: a broker that has been loaded and is closed at the end."""
 
@@ -37,11 +61,19 @@ class BrokerContract:
             positions = list(pool.map(lambda _: broker.next_position(), range(500)))
         assert len(set(positions)) == 500
         assert min(positions) > before
-        assert broker.last_position == max(positions)
+
+    def test_what_is_stored_has_its_position_or_a_later_one_and_that_is_what_logins_see_from_then_on(
+        self, broker: Broker
+    ) -> None:
+        asked = [broker.next_position() for _ in range(5)]
+        stored = [broker.append(revocation(f"s{position}", position)).stored.result(10) for position in asked]
+        assert [one.subject for one in stored] == [f"s{position}" for position in asked]
+        assert all(one.position >= position for one, position in zip(stored, asked, strict=True))
+        assert broker.last_position >= max(one.position for one in stored)
 
     async def test_a_login_sees_the_last_position_that_there_was(self, broker: Broker) -> None:
-        position = broker.next_position()
-        assert await broker.position() >= position
+        appended = broker.append(revocation("s", broker.next_position()))  # nobody waits for it
+        assert await broker.position() >= appended.stored.result(10).position
 
     def test_a_position_that_somebody_proves_is_never_fallen_behind(self, broker: Broker) -> None:
         ahead = broker.last_position + 1000
@@ -51,9 +83,9 @@ class BrokerContract:
         assert broker.next_position() == ahead + 1
 
     def test_a_user_id_that_is_no_unicode_is_stored_or_refused_with_a_broker_error(self, broker: Broker) -> None:
-        error = broker.append(revocation("\ud800", scope=Scope.USER)).exception(10)
+        error = broker.append(revocation("\ud800", scope=Scope.USER)).stored.exception(10)
         assert error is None or isinstance(error, BrokerError)
-        broker.append(revocation("next")).result(10)
+        broker.append(revocation("next")).stored.result(10)
 
     @pytest.mark.parametrize("text", ["\ud800", "\x00", "' or 1=1 --", "\U0001f512", "", "a" * 10**6])
     def test_a_record_is_taken_whatever_a_browser_or_a_user_is_called(self, broker: Broker, text: str) -> None:
@@ -71,6 +103,52 @@ class BrokerContract:
         taken[0].cancel()
         assert [one.result(10) for one in taken] == [None] * 10
 
+    # ---------------------------------------------------------------------------------------- a worker, and others
+
+    async def test_the_lease_is_valid_once_the_broker_has_been_loaded(self, broker: Broker) -> None:
+        assert broker.lease_until > broker.clock()
+
+    async def test_who_is_here_is_listed_with_the_worker_until_they_leave(self, broker: Broker) -> None:
+        broker.enter("c1", {"user": "alice", "renderers": 1})
+        broker.enter("c2", {"user": "\ud800"})
+        broker.enter("c1", {"user": "alice", "renderers": 2})
+        worker = broker.worker
+        assert worker.host
+        assert worker.pid == os.getpid()
+        found = sorted(await broker.connections(), key=lambda one: one.connection)
+        assert found == [
+            Presence("c1", worker, {"user": "alice", "renderers": 2}),
+            Presence("c2", worker, {"user": "\ud800"}),
+        ]
+        broker.leave("c1")
+        broker.leave("never here")
+        assert [one.connection for one in await broker.connections()] == ["c2"]
+
+    def test_where_nobody_else_is_nobody_answers_and_nobody_is_missing(self, broker: Broker) -> None:
+        assert broker.request({"who": "is there"}).result(10) == Answers({})
+        assert broker.append(revocation("s", broker.next_position())).answers.result(10) == Answers({})
+
+    async def test_a_worker_does_not_get_what_it_publishes_itself(self, broker: Broker) -> None:
+        listener = Ears()
+        broker.listen(listener, asyncio.get_running_loop())
+        for kind in TargetKind:
+            target = Target(kind, "name \ud800")
+            await asyncio.wrap_future(broker.subscribe(target))
+            await asyncio.wrap_future(broker.publish(target, "{}"))
+        await broker.position()
+        assert listener.pushes == []
+
+    def test_a_closed_broker_says_so_and_keeps_nobody_waiting(self, broker: Broker) -> None:
+        broker.close()
+        target = Target(TargetKind.USER, "alice")
+        for future in (broker.publish(target, "{}"), broker.subscribe(target)):
+            assert isinstance(future.exception(10), BrokerError | None)
+        broker.unsubscribe(target)
+        broker.enter("c", {})
+        broker.leave("c")
+        assert broker.request({}).result(10).given == {}
+        broker.close()
+
 
 class LastingBrokerContract(BrokerContract):
     """The same, for a broker whose store outlives it: all of them but the one in memory."""
@@ -87,18 +165,20 @@ class LastingBrokerContract(BrokerContract):
             revocation("with \x00, é, \U0001f512 and ' or 1=1 --", 4, scope=Scope.USER),
             *(revocation(f"ended {ending}", 5, ending=ending) for ending in Ending),
         ]
-        for one in said:
-            broker.append(one).result(10)
+        stored = [broker.append(one).stored.result(10) for one in said]
+        assert [dataclasses.replace(one, position=0) for one in stored] == [
+            dataclasses.replace(one, position=0) for one in said
+        ]
         broker.close()
         later = self.again(broker)
         try:
-            assert later.load() == said
+            assert later.load() == stored
         finally:
             later.close()
 
     def test_what_no_token_can_meet_any_more_is_not_loaded(self, broker: Broker) -> None:
-        broker.append(revocation("over", expires=time.time() - 1)).result(10)
-        broker.append(revocation("not over")).result(10)
+        broker.append(revocation("over", expires=time.time() - 1)).stored.result(10)
+        broker.append(revocation("not over")).stored.result(10)
         broker.close()
         later = self.again(broker)
         try:
@@ -109,7 +189,7 @@ class LastingBrokerContract(BrokerContract):
     def test_positions_do_not_go_back_over_a_restart(self, broker: Broker) -> None:
         broker.observe(broker.last_position + 10**9)
         position = broker.next_position()
-        broker.append(revocation("s", position)).result(10)
+        broker.append(revocation("s", position)).stored.result(10)
         broker.close()
         later = self.again(broker)
         try:
@@ -119,7 +199,7 @@ class LastingBrokerContract(BrokerContract):
             later.close()
 
     def test_closing_stores_what_is_on_its_way(self, broker: Broker) -> None:
-        stored = [broker.append(revocation(f"s{number}", number)) for number in range(50)]
+        stored = [broker.append(revocation(f"s{number}", number)).stored for number in range(50)]
         broker.close()
         assert all(one.done() and one.exception() is None for one in stored)
         later = self.again(broker)
@@ -130,7 +210,7 @@ class LastingBrokerContract(BrokerContract):
 
     def test_a_closed_broker_confirms_nothing_that_it_does_not_store(self, broker: Broker) -> None:
         broker.close()
-        stored = broker.append(revocation("too late"))
+        stored = broker.append(revocation("too late")).stored
         error = stored.exception(10)
         later = self.again(broker)
         try:
@@ -140,11 +220,11 @@ class LastingBrokerContract(BrokerContract):
             later.close()
 
     def test_a_closed_broker_can_be_loaded_again(self, broker: Broker) -> None:
-        broker.append(revocation("first")).result(10)
+        broker.append(revocation("first")).stored.result(10)
         broker.close()
         loaded = broker.load()
         assert [one.subject for one in loaded] == ["first"]
-        broker.append(revocation("second")).result(10)
+        broker.append(revocation("second")).stored.result(10)
 
     # -------------------------------------------------------------------------------------------- known sessions
 
@@ -212,7 +292,7 @@ class LastingBrokerContract(BrokerContract):
 
     def test_records_and_revocations_are_kept_apart(self, broker: Broker) -> None:
         broker.record(record("s")).result(10)
-        broker.append(revocation("s")).result(10)
+        broker.append(revocation("s")).stored.result(10)
         broker.close()
         assert [one.subject for one in broker.load()] == ["s"]
         assert set(by_id(broker.records())) == {"s"}  # whoever lists sessions asks the revocations

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dash_quart_ws.brokers.embedded import EmbeddedBroker
+from dash_quart_ws.brokers.redis import RedisBroker
 
 from .contract import BrokerContract, LastingBrokerContract
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dash_quart_ws.brokers.base import Broker
+
+    from .redis_server import RedisServer
 
 
 class TestSQLite(LastingBrokerContract):
@@ -40,3 +43,20 @@ class TestMemory(BrokerContract):
         broker.load()
         yield broker
         broker.close()
+
+
+class TestRedis(LastingBrokerContract):
+    @pytest.fixture
+    def broker(self, redis_server: RedisServer) -> Iterator[Broker]:
+        broker = RedisBroker(redis_server.url)
+        broker.load()
+        yield broker
+        broker.close()
+
+    @pytest.fixture(autouse=True)
+    def _url(self, redis_server: RedisServer) -> None:
+        redis_server.flush()
+        self.url = redis_server.url
+
+    def again(self, broker: Broker) -> Broker:
+        return RedisBroker(self.url)

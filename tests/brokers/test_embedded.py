@@ -39,7 +39,7 @@ def test_only_the_owner_may_read_the_file_and_its_folder(broker: EmbeddedBroker,
 
 
 def test_the_file_survives_a_process_that_is_killed(broker: EmbeddedBroker, path: Path) -> None:
-    broker.append(revocation("confirmed")).result(10)
+    broker.append(revocation("confirmed")).stored.result(10)
     # Another process's view, while the first has closed nothing.
     with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as reader:
         assert reader.execute("SELECT subject FROM revocation").fetchall() == [("confirmed",)]
@@ -51,11 +51,11 @@ def test_a_write_that_fails_fails_its_future_and_the_next_one_is_tried(broker: E
     with sqlite3.connect(path) as other:
         other.execute("ALTER TABLE revocation RENAME TO elsewhere")
     with pytest.raises(BrokerError):
-        broker.append(revocation("lost")).result(10)
+        broker.append(revocation("lost")).stored.result(10)
     with other:
         other.execute("ALTER TABLE elsewhere RENAME TO revocation")
     other.close()
-    assert broker.append(revocation("kept")).result(10) is None
+    assert broker.append(revocation("kept")).stored.result(10) == revocation("kept")
 
 
 @pytest.mark.parametrize("what", ["a file is in the way", "not a database", "a folder"])
@@ -73,7 +73,7 @@ def test_a_file_that_cannot_be_used_is_said_once_and_memory_takes_its_place(
             path.mkdir()
     broker = EmbeddedBroker(path)
     assert broker.load() == []
-    assert broker.append(revocation("only here")).result(10) is None
+    assert broker.append(revocation("only here")).stored.result(10) == revocation("only here")
     assert broker.next_position() > 0
     broker.close()
     assert [record.levelname for record in caplog.records] == ["WARNING"]
@@ -83,7 +83,7 @@ def test_a_file_that_cannot_be_used_is_said_once_and_memory_takes_its_place(
 def test_a_file_of_an_older_version_is_upgraded_by_opening_it(path: Path) -> None:
     older = EmbeddedBroker(path)
     older.load()
-    older.append(revocation("before")).result(10)
+    older.append(revocation("before")).stored.result(10)
     older.close()
     with closing(sqlite3.connect(path)) as other, other:
         other.execute("DROP TABLE session")
@@ -138,7 +138,7 @@ def test_records_that_cannot_be_stored_are_said_once_for_each_time_that_the_stor
         for _ in range(5):
             with pytest.raises(BrokerError):
                 broker.record(record("lost")).result(10)
-        assert broker.append(revocation("not affected")).result(10) is None
+        assert broker.append(revocation("not affected")).stored.result(10) == revocation("not affected")
         assert len(caplog.records) == outage
         with closing(sqlite3.connect(path)) as other, other:
             other.execute("ALTER TABLE elsewhere RENAME TO session")
@@ -155,10 +155,10 @@ def test_a_revocation_does_not_wait_for_all_the_records_that_came_before_it(brok
             if page not in pages:
                 pages.append(page)
                 page.add_done_callback(lambda _: done.append("page"))
-        stored = broker.append(revocation("banned"))
+        stored = broker.append(revocation("banned")).stored
         stored.add_done_callback(lambda _: done.append("revocation"))
         other.execute("ROLLBACK")
-    assert stored.result(30) is None
+    assert stored.result(30) == revocation("banned")
     assert [page.result(30) for page in pages] == [None] * len(pages)
     broker.records()
     assert len(pages) >= 20

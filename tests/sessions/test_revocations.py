@@ -173,3 +173,69 @@ def test_memory_is_given_back_without_anybody_asking(monkeypatch: pytest.MonkeyP
     for position in range(1000):
         replica.add(single(f"s{position}", position, user=f"user{position}", expires=1.0))
     assert len(replica) <= 10
+
+
+# ------------------------------------------------------------------- until a shared broker has given the true position
+
+
+def test_until_its_position_is_known_a_cut_off_ends_what_it_does_not_keep_and_then_what_came_before_it() -> None:
+    replica = Replica()
+    assert replica.add_unsettled(cutoff(5, "alice", "kept"))
+    assert ending_of(replica, seen=100) is Ending.REVOKED  # minted elsewhere, and perhaps before
+    assert ending_of(replica, "kept", seen=0) is None
+    assert ending_of(replica, user="bob", seen=0) is None
+    assert replica.known() == []
+    replica.add(cutoff(50, "alice", "kept"))
+    assert ending_of(replica, seen=49) is Ending.REVOKED
+    assert ending_of(replica, seen=50) is None
+    assert replica.known() == [cutoff(50, "alice", "kept")]
+    assert len(replica) == 1
+
+
+def test_each_of_several_cut_offs_is_settled_by_its_own_position() -> None:
+    replica = Replica()
+    replica.add_unsettled(cutoff(5, "alice"))
+    replica.add_unsettled(cutoff(6, "alice", "kept"))
+    replica.add(cutoff(40, "alice", "another worker's"))
+    replica.add(cutoff(50, "alice"))
+    assert ending_of(replica, seen=100) is Ending.REVOKED
+    assert ending_of(replica, "kept", seen=100) is None
+    replica.add(cutoff(51, "alice", "kept"))
+    assert ending_of(replica, seen=100) is None
+    assert ending_of(replica, seen=50) is Ending.REVOKED
+
+
+def test_a_session_stays_over_when_a_cut_off_comes_before_its_true_position_is_known() -> None:
+    replica = Replica()
+    assert replica.add_unsettled(single("s", 5))
+    assert not replica.add_unsettled(single("s", 6))
+    replica.add(cutoff(10))
+    assert ending_of(replica, seen=20) is Ending.LOGGED_OUT  # minted after the cut-off, revoked after that
+    assert not replica.add(single("s", 21))
+    assert replica.known() == [single("s", 21), cutoff(10)]
+    replica.add(cutoff(30))
+    assert len(replica) == 1  # and now that covers it
+    assert ending_of(replica, seen=20) is Ending.REVOKED
+
+
+def test_many_sessions_become_no_cut_off_while_their_positions_are_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(revocations, "SINGLES_PER_USER", 4)
+    replica = Replica()
+    for number in range(6):
+        replica.add_unsettled(single(f"s{number}", number))
+    assert replica.compaction("alice") is None
+    for number in range(4):
+        replica.add(single(f"s{number}", 10 + number))
+    compaction = replica.compaction("alice")
+    assert compaction is not None
+    assert compaction.position == 11
+
+
+def test_what_was_never_settled_is_forgotten_when_no_token_can_meet_it() -> None:
+    replica = Replica()
+    replica.add_unsettled(cutoff(5, expires=10.0))
+    replica.add_unsettled(single("s", expires=10.0))
+    replica.prune(20.0)
+    assert len(replica) == 0
+    replica.add(single("s", 1))
+    assert replica.known() == [single("s", 1)]

@@ -1,0 +1,50 @@
+"""Signatures on what goes through a shared broker, for when others can write there, too."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections import OrderedDict
+
+UNSIGNED = b"-"
+
+SENDERS_KNOWN = 4096
+"""Workers whose last number is remembered, so that nobody can send what they have sent once more."""
+
+
+class Signer:
+    """Signs with HMAC-SHA256, and for one purpose: nobody can use it for another. Without a key, not at all."""
+
+    def __init__(self, key: str | bytes | None) -> None:
+        self._key = None if key is None else key.encode() if isinstance(key, str) else key
+        self._last: OrderedDict[bytes, int] = OrderedDict()
+
+    def sign(self, purpose: bytes, *parts: bytes) -> bytes:
+        """The signature, in one word."""
+        if self._key is None:
+            return UNSIGNED
+        # Each part with its length: no two lists of parts are signed alike.
+        text = b"".join(b"%d:%b" % (len(part), part) for part in (purpose, *parts))
+        return hmac.digest(self._key, text, hashlib.sha256).hex().encode()
+
+    def is_good(self, signature: bytes, purpose: bytes, *parts: bytes) -> bool:
+        """Whether something was signed with this key for this purpose; anything is good where there is no key."""
+        return self._key is None or hmac.compare_digest(signature, self.sign(purpose, *parts))
+
+    def is_next(self, sender: bytes, number: int) -> bool:
+        """Whether a sender's number is beyond all earlier ones. Ask this of what is signed well only."""
+        if self._key is None:
+            return True
+        if number <= self._last.get(sender, -1):
+            return False
+        self._last[sender] = number
+        self._last.move_to_end(sender)
+        if len(self._last) > SENDERS_KNOWN:
+            self._last.popitem(last=False)
+        return True
+
+
+def claim(secret: str | bytes, prefix: str) -> bytes:
+    """What an app writes beside its prefix: it names the app's secret, and gives it away to nobody."""
+    key = secret.encode() if isinstance(secret, str) else secret
+    return hmac.digest(key, b"dash-quart-ws claims " + prefix.encode(), hashlib.sha256).hex().encode()
