@@ -39,6 +39,9 @@ OUTSIDERS: set[str] = set()
 PACKAGES = ("dash_quart_ws", "quart", "quart_auth", "hypercorn", "wsproto", "h11")
 """Whose objects are counted: ours, and those of the layers below, which one of ours could hold on to."""
 
+KEPT = (".Revocation", "._dash.Plan", "._dash.Grouping")
+"""Objects that are there to stay: revocations, which are counted on their own, and what is worked out once for a callback."""
+
 
 async def list_groups(user: str) -> list[str]:
     await asyncio.sleep(0)
@@ -251,7 +254,7 @@ async def state() -> dict[str, Any]:
         "pid": os.getpid(),
         "hooks": hooks,
         "revocations": len(replica),
-        "objects": {name: count for name, count in objects.items() if not name.endswith(".Revocation")},
+        "objects": {name: count for name, count in objects.items() if not name.endswith(KEPT)},
         "revocation objects": objects["dash_quart_ws.brokers.base.Revocation"],
         "tasks": Counter(map(name_of, asyncio.all_tasks())),
         "threads": Counter(re.sub(r"[_-]\d+.*$", "", thread.name) for thread in threading.enumerate()),
