@@ -33,7 +33,7 @@ from .raw import (
     server_side,
     watching_memory,
 )
-from .server import SOCKET_PATH, request_message, result, serving, wait_for
+from .server import SOCKET_PATH, closed, next_message, request_message, result, serving, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -194,6 +194,13 @@ def test_a_client_that_does_not_read_is_off_the_machine_within_the_deadline(serv
         unread = client.unread
         assert client.read_all() <= unread, "all that can still be read is what had reached the client's own machine"
     wait_for(lambda: not left(server), 2, "nothing to be left")
+
+
+async def test_who_reads_is_told_why_it_ends_behind_a_message_that_fills_the_buffers(server: Server) -> None:
+    async with server.connect(server.login("alice")) as client:
+        await client.send(request_message("f.children", 16))
+        assert (await next_message(client))["type"] == "set_props"
+        assert await closed(client) == (4001, "enough")
 
 
 STALLED = 5.0

@@ -144,7 +144,9 @@ class Writer:
         self._bytes = 0
         self.busy = False
         if self._sending is not None and self._sending is not asyncio.current_task():
-            self._sending.cancel()
+            # After the task's first step: cancelled before that it would never run the rest of the frame's coroutine, which
+            # would keep the server's lock from the close frame.
+            self._loop.call_soon(self._sending.cancel)
 
     async def stopped(self) -> None:
         """Wait until the task that sends, if there is one, has ended."""

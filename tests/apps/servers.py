@@ -31,7 +31,7 @@ server.secret_key = "only for tests, and long enough to be one"
 server.config["QUART_AUTH_COOKIE_SECURE"] = False
 QuartAuth(server)
 backend = QuartBackend.of(app)
-app.layout = html.Div([html.Button("go", id="go"), dcc.Input(id="text"), *(html.Div(id=id) for id in "abcde")])
+app.layout = html.Div([html.Button("go", id="go"), dcc.Input(id="text"), *(html.Div(id=id) for id in "abcdef")])
 
 started: list[str] = []
 finished: list[str] = []
@@ -80,6 +80,13 @@ async def flow(kilobytes):
 async def where(value):
     """The worker process that serves this connection."""
     return os.getpid()
+
+
+@app.callback(Output("f", "children"), Input("go", "n_clicks"))
+async def leave(megabytes):
+    """Sends one large message, and closes the connection right behind it."""
+    await ctx.websocket.set_prop("f", "title", "x" * 1024 * 1024 * megabytes)
+    ctx.websocket.close("enough")
 
 
 @server.get("/login/<name>")

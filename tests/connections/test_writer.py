@@ -451,3 +451,19 @@ def test_a_slow_reader_ends_with_what_a_fast_one_has_and_sees_the_same_on_the_wa
 def test_an_update_overtakes_others_only_with_whole_values(props: dict[str, Any], is_whole: bool) -> None:
     message = props_message("tab", {"type": "row", "index": 1}, props)
     assert message.sets == (('{"index":1,"type":"row"}', *props) if is_whole else None)
+
+
+async def test_a_frame_that_waits_lets_go_of_the_server_when_the_writer_is_stopped_at_once() -> None:
+    lock, handed_over = asyncio.Lock(), []
+
+    async def send(text: str) -> None:
+        async with lock:  # as servers have one around their writing and draining
+            handed_over.append(text)
+            await asyncio.Event().wait()
+
+    writer = Writer(send, max_bytes=1000, max_messages=10, keeps_order=True, on_overflow=Overflow())
+    writer.put(Queued("one"))
+    writer.stop()  # before the event loop has had a turn
+    await writer.stopped()
+    assert handed_over == ["one"]
+    assert not lock.locked()
