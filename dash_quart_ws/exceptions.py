@@ -49,7 +49,7 @@ class WebsocketNeeded(DashQuartWsError):  # noqa: N818 - a state, named as one
 
 
 class TooManyCallbacks(DashQuartWsError):  # noqa: N818 - a state, named as one
-    """A limit on callbacks in flight, or on those that wait for a thread, is reached: this one is not run.
+    """A limit on callbacks in flight, or on those that wait for a thread or to be read, is reached: this one is not run.
 
     Over HTTP it is answered with status 503 and `Retry-After`, over the websocket with an error.
     """

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from dash_quart_ws.connections.body import MOST_WAITING
+
 from .raw import TEXT, RawSocket
 from .server import (
     BRIDGE,
@@ -530,6 +532,27 @@ def test_without_a_login_large_uploads_have_half_of_the_places_from_however_many
         one.go_on()
         assert one.status() == 200
         one.close()
+
+
+def test_large_uploads_whose_clients_have_gone_do_not_pile_up_behind_slow_ones(limited: Server) -> None:
+    """A body that waits for its turn is not read, so nobody hears that its client has gone."""
+    body = upload(2 * MB, "open")
+    stalled = [Upload(limited, "", body, sent=MB) for _ in range(2)]
+    wait_for(lambda: state(limited)["uploads"] == 2)
+    for _ in range(MOST_WAITING):
+        Upload(limited, "", body, sent=0).close()
+    wait_for(lambda: state(limited)["waiting"] == MOST_WAITING)
+    one_more = Upload(limited, "", body, sent=0)
+    assert one_more.status() == 503
+    one_more.close()
+    reply = limited.request("POST", CALLBACKS, cookie=limited.login("alice"), body=upload(2 * MB), headers=JSON)
+    assert reply.status == 200, "somebody else's is read"
+    for one in stalled:
+        one.go_on()
+        assert one.status() == 200
+        one.close()
+    wait_for(lambda: (state(limited)["uploads"], state(limited)["waiting"]) == (0, 0))
+    assert limited.request("POST", CALLBACKS, body=body, headers=JSON).status == 200
 
 
 def test_an_upload_that_is_slow_but_gets_on_is_taken_and_one_that_stalls_is_given_up(slow: Server) -> None:

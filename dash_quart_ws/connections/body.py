@@ -11,6 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import math
+import time
 from collections import Counter, OrderedDict, deque
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,16 +21,29 @@ from quart import current_app, request
 from quart.wrappers.request import Body
 from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
 
+from ..exceptions import TooManyCallbacks
 from .shares import NOBODY_SHARES, is_nobody
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Set
+
+logger = logging.getLogger("dash_quart_ws.callbacks")
 
 LARGE = 1024 * 1024
 """Bytes beyond which a body waits for its turn, and is parsed in a thread."""
 
 AT_ONCE = 2
 """Large bodies of one user, or for nobody of one address, that are read at a time."""
+
+MOST_WAITING = 128
+"""Large bodies of one payer that may wait for their turn. A client that goes meanwhile is not noticed: its body is not read,
+and what is known of the request stays until the turn has come."""
+
+MOST_WAITING_NOBODYS = 1024
+"""How many of them may be those of all who are nobody."""
+
+WARNING_EVERY = 60.0
+"""Seconds between two log lines about uploads that are one too many."""
 
 SLOWEST = 16 * 1024
 """Bytes per second below which a body is not on its way any more. A body of 40 MB takes 40 minutes at that rate."""
@@ -133,6 +149,7 @@ class Uploads:
         self._reading: Counter[str] = Counter()
         self._reading_nobody = 0
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+        self._warned_at = -math.inf
 
     @property
     def reading(self) -> int:
@@ -149,6 +166,9 @@ class Uploads:
 
         Args:
             payer: whose turn a large body takes: `Sessions.payer()`.
+
+        Raises:
+            TooManyCallbacks: too many large bodies wait already, of this payer or of all who are nobody.
         """
         length, body = request.content_length, request.body
         if not request.is_json:
@@ -166,6 +186,11 @@ class Uploads:
 
     @contextlib.asynccontextmanager
     async def _turn(self, payer: str) -> AsyncIterator[None]:
+        if self._is_full(payer):
+            if (now := time.monotonic()) > self._warned_at + WARNING_EVERY:
+                self._warned_at = now
+                logger.warning("too many large uploads wait for their turn: %d, also of %.64r", self.waiting, payer)
+            raise TooManyCallbacks
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(payer, deque()).append(turn)
         self._begin_what_may()
@@ -178,6 +203,9 @@ class Uploads:
                 self._reading_nobody -= is_nobody(payer)
                 if not self._reading[payer]:
                     del self._reading[payer]
+            else:
+                with contextlib.suppress(KeyError, ValueError):  # it has been found, and left out
+                    self._waiting[payer].remove(turn)
             self._begin_what_may()
 
     def _begin_what_may(self) -> None:
@@ -192,6 +220,12 @@ class Uploads:
                 self._waiting.move_to_end(payer)  # the next turn is somebody else's
             if not queue:
                 del self._waiting[payer]
+
+    def _is_full(self, payer: str) -> bool:
+        if len(self._waiting.get(payer, ())) >= MOST_WAITING:
+            return True
+        nobodys = sum(len(queue) for waiting, queue in self._waiting.items() if is_nobody(waiting))
+        return is_nobody(payer) and nobodys >= MOST_WAITING_NOBODYS
 
     def _may_begin(self, payer: str) -> bool:
         return (
