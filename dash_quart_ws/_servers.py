@@ -64,6 +64,17 @@ def is_granian(send: Any) -> bool:
     return type(_stream(send)).__module__.startswith("granian.")
 
 
+DIRECT = ("hypercorn", "uvicorn", "granian", "quart")
+"""Packages whose `send` takes a frame in whatever task, also in none; the last one is Quart's test client."""
+
+
+def is_direct(send: Any) -> bool:
+    """Whether this is a server's own `send`. A middleware may have put one of its own before it, which opens a timeout or
+    sets a context variable around the server's: that has to begin and end in the same task.
+    """
+    return type(_stream(send)).__module__.partition(".")[0] in DIRECT
+
+
 def can_reset(send: Any) -> bool:
     """Whether `reset` has a means here. Where it has none (granian), nobody may read while a close is on its way: there it
     would wait for that reader, and a client's answer to it would take the worker process down.

@@ -88,10 +88,18 @@ def http2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def wrapped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """hypercorn, with a middleware that has a `send` of its own."""
+    with serving(tmp_path_factory.mktemp("wrapped"), server="hypercorn", app="tests.apps.wrapped:server") as running:
+        running.get("/_dash-layout")
+        yield running
+
+
 @pytest.fixture(autouse=True)
 def log(request: pytest.FixtureRequest) -> Iterator[Log]:
     """Whatever a client does, no server prints a traceback, and nothing is left of the client."""
-    name = next(name for name in ("server", "http2", "compressing") if name in request.fixturenames)
+    name = next(name for name in ("server", "http2", "wrapped", "compressing") if name in request.fixturenames)
     running: Server = request.getfixturevalue(name)
     log = Log(running)
     yield log
@@ -201,6 +209,22 @@ async def test_who_reads_is_told_why_it_ends_behind_a_message_that_fills_the_buf
         await client.send(request_message("f.children", 16))
         assert (await next_message(client))["type"] == "set_props"
         assert await closed(client) == (4001, "enough")
+
+
+async def test_a_middleware_finds_each_send_in_one_task_and_context(wrapped: Server) -> None:
+    async with wrapped.connect(wrapped.login("alice")) as client:
+        await client.send(request_message("b.children", 4))  # many messages in one turn of the event loop
+        for number in range(64):
+            assert f"data-{number}" in (await next_message(client))["payload"]["props"]
+
+
+async def test_a_message_that_a_middleware_does_not_take_ends_the_connection(wrapped: Server, log: Log) -> None:
+    cookie = wrapped.login("unsendable")
+    async with wrapped.connect(cookie) as client:
+        await client.send(request_message("a.children", 1))
+        assert (await closed(client))[0] == 1011
+    wait_for(lambda: "a middleware's own fault" in wrapped.log)
+    log.expected.append(wrapped.log[wrapped.log.index("ERROR:dash_quart_ws.asgi") :])
 
 
 STALLED = 5.0

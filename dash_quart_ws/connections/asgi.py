@@ -37,6 +37,10 @@ class Disconnected(Exception):  # noqa: N818 - an event, not an error
     """The client has gone, or the server has taken the connection away."""
 
 
+class NotTaken(Disconnected):
+    """The server has not taken a frame, and its connection cannot be reset: whoever reads will not hear of it."""
+
+
 class Socket:
     """One websocket as the ASGI server offers it, below Quart's per-message layers.
 
@@ -67,6 +71,11 @@ class Socket:
     def can_reset(self) -> bool:
         """Whether the transport can be reset under a client that does not hang up."""
         return _servers.can_reset(self._send)
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether nothing stands between us and the server's own `send`."""
+        return _servers.is_direct(self._send)
 
     async def send(self, event: Any) -> None:
         """The ASGI `send` that Quart is given: whatever comes after our close goes nowhere."""
@@ -144,6 +153,7 @@ class Socket:
 
         Raises:
             Disconnected: the client has gone.
+            NotTaken: there was another reason.
         """
         if self._closing:
             return
@@ -154,7 +164,7 @@ class Socket:
         except Exception as error:  # the server's own: whoever sends to this connection has nothing to do with it
             logger.exception("the server has not taken a message: its connection is reset")
             self._begin_reset()
-            raise Disconnected from error
+            raise (Disconnected if self.can_reset else NotTaken) from error
 
     async def close(self, code: int, reason: str, *, timeout: float) -> None:
         """Say goodbye, then make sure: `timeout` seconds from now the transport is reset if it is still there.

@@ -171,6 +171,8 @@ class Connection:
             max_messages=config.outbound_messages,
             keeps_order=socket.bridge,
             on_overflow=functools.partial(Connection._overflow, weakref.proxy(self)),  # no circle: see `_finish`
+            on_not_taken=functools.partial(Connection._not_taken, weakref.proxy(self)),
+            by_hand=socket.is_direct,
         )
         self._from_threads: Handover[codec.Queued] | None = None
         self.bridge = socket.bridge
@@ -555,6 +557,9 @@ class Connection:
     def _overflow(self) -> None:
         logger.warning("too slow a reader connection=%s user=%.64r", self.id, self.user)
         self.end(CloseCode.TOO_SLOW, "too slow a reader")
+
+    def _not_taken(self) -> None:
+        self.end(CloseCode.INTERNAL_ERROR, "a message was not taken")
 
 
 def _is_running(loop: asyncio.AbstractEventLoop) -> bool:

@@ -19,10 +19,10 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from ..wire.codec import conflate, join, take
-from .asgi import Disconnected
+from .asgi import Disconnected, NotTaken
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator
+    from collections.abc import Awaitable, Callable, Coroutine, Generator
 
     from ..wire.codec import Queued
 
@@ -38,7 +38,17 @@ NOTHING: deque[Queued] = deque()
 
 
 class Writer:
-    """Sends messages in the order of `put`; belongs to the event loop."""
+    """Sends messages in the order of `put`; belongs to the event loop.
+
+    Args:
+        send: hands one frame over.
+        max_bytes: bound on the memory of what waits.
+        max_messages: bound on their number.
+        keeps_order: whether the client keeps the order within an array.
+        on_overflow: called when a bound is exceeded.
+        on_not_taken: called when a frame was not taken, and the reader will not hear of it.
+        by_hand: whether the first step of `send` may be taken in whatever task there is, or in none.
+    """
 
     def __init__(
         self,
@@ -48,13 +58,17 @@ class Writer:
         max_messages: int,
         keeps_order: bool,
         on_overflow: Callable[[], None],
+        on_not_taken: Callable[[], None],
+        by_hand: bool = True,
     ) -> None:
         self._send = send
+        self._by_hand = by_hand
         self._loop = asyncio.get_running_loop()
         self._max_bytes = max_bytes
         self._max_messages = max_messages
         self._keeps_order = keeps_order
         self._on_overflow = on_overflow
+        self._on_not_taken = on_not_taken
         self._queue = NOTHING
         self._bytes = 0
         self._enough_bytes = min(FRAME_BYTES, max_bytes)
@@ -91,24 +105,34 @@ class Writer:
     def _hand_over(self, frame: str) -> None:
         """Give the server a frame. Usually it takes it in the first step of its coroutine; else a task sees to the rest."""
         self.busy = True
+        if not self._by_hand:
+            self._sending = self._loop.create_task(self._wait(functools.partial(self._send, frame)), name="writer")
+            return
         sending = self._send(frame)
         try:
             waits_for = sending.send(None)
         except StopIteration:
             self._loop.call_soon(self._go_on)
-        except Disconnected:
-            self.stop()  # the reader hears of it too, and ends the connection
+        except Disconnected as error:
+            self._lost(error)
         else:
-            self._sending = self._loop.create_task(self._wait(sending, waits_for), name="writer")
+            self._sending = self._loop.create_task(
+                self._wait(functools.partial(_rest_of, sending, waits_for)), name="writer"
+            )
 
-    async def _wait(self, sending: Coroutine[Any, Any, None], waits_for: Any) -> None:
+    async def _wait(self, send: Callable[[], Awaitable[None]]) -> None:
         try:
-            await _rest_of(sending, waits_for)
-        except Disconnected:
-            self.stop()
+            await send()
+        except Disconnected as error:
+            self._lost(error)
         finally:
             self._sending = None
         self._go_on()
+
+    def _lost(self, error: Disconnected) -> None:
+        self.stop()  # mostly the reader hears of it too, and ends the connection
+        if isinstance(error, NotTaken):
+            self._on_not_taken()
 
     def _go_on(self) -> None:
         """The server has taken a frame: send together what has come meanwhile."""
@@ -143,10 +167,14 @@ class Writer:
         self._queue = NOTHING
         self._bytes = 0
         self.busy = False
-        if self._sending is not None and self._sending is not asyncio.current_task():
+        if self._sending is None or self._sending is asyncio.current_task():
+            return
+        if self._by_hand:
             # After the task's first step: cancelled before that it would never run the rest of the frame's coroutine, which
             # would keep the server's lock from the close frame.
             self._loop.call_soon(self._sending.cancel)
+        else:
+            self._sending.cancel()  # before its first step, in which the frame would be handed over
 
     async def stopped(self) -> None:
         """Wait until the task that sends, if there is one, has ended."""

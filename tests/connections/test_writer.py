@@ -36,6 +36,7 @@ def writer_to(
     max_messages: int = 1000,
     keeps_order: bool = True,
     overflow: Overflow | None = None,
+    by_hand: bool = True,
 ) -> Writer:
     return Writer(
         reader,
@@ -43,6 +44,8 @@ def writer_to(
         max_messages=max_messages,
         keeps_order=keeps_order,
         on_overflow=overflow or Overflow(),
+        on_not_taken=Overflow(),
+        by_hand=by_hand,
     )
 
 
@@ -461,9 +464,42 @@ async def test_a_frame_that_waits_lets_go_of_the_server_when_the_writer_is_stopp
             handed_over.append(text)
             await asyncio.Event().wait()
 
-    writer = Writer(send, max_bytes=1000, max_messages=10, keeps_order=True, on_overflow=Overflow())
+    writer = Writer(
+        send, max_bytes=1000, max_messages=10, keeps_order=True, on_overflow=Overflow(), on_not_taken=Overflow()
+    )
     writer.put(Queued("one"))
     writer.stop()  # before the event loop has had a turn
     await writer.stopped()
     assert handed_over == ["one"]
     assert not lock.locked()
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+async def test_nothing_is_handed_over_once_the_writer_has_been_stopped(by_hand: bool) -> None:
+    reader = SlowReader()
+    writer = writer_to(reader, by_hand=by_hand)
+    writer.put(Queued("one"))
+    writer.put(Queued("two"))
+    handed_over = list(reader.frames)
+    writer.stop()
+    await settled(writer)
+    assert reader.frames == handed_over
+
+
+async def test_what_is_around_a_send_begins_and_ends_in_one_task_where_that_is_asked_for() -> None:
+    tasks: list[tuple[Any, Any]] = []
+
+    async def send(_: str) -> None:
+        begun_in = asyncio.current_task()
+        await asyncio.sleep(0)
+        tasks.append((begun_in, asyncio.current_task()))
+
+    writer = Writer(
+        send, max_bytes=1000, max_messages=10, keeps_order=True, on_overflow=Overflow(), on_not_taken=Overflow(),
+        by_hand=False,
+    )  # fmt: skip
+    for text in ("one", "two", "three"):
+        writer.put(Queued(text))
+    await settled(writer)
+    assert len(tasks) == 2
+    assert all(begun is not None and begun is ended for begun, ended in tasks)
