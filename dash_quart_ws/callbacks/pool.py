@@ -112,7 +112,7 @@ class Pool:
         Cancelling takes a function that still waits out of the queue; one that runs goes on, and its result is dropped.
 
         Raises:
-            RuntimeError: the threads have been let go.
+            RuntimeError: the threads have been let go, or none can be started.
             TooManyCallbacks: too many wait already, of this user or of all.
         """
         loop = asyncio.get_running_loop()
@@ -128,7 +128,7 @@ class Pool:
             one_more = self._active < self.threads and self._busy[user] < self.share
             self._active += one_more
         if one_more:
-            self._executor.submit(self._work)
+            self._begin(job)
         elif loop.time() > self._warned_at + FULL_WARNING_EVERY:
             self._warned_at = loop.time()
             logger.warning(
@@ -140,6 +140,16 @@ class Pool:
             return await outcome
         except asyncio.CancelledError:
             with self._lock:
+                self._take_out(job)
+            raise
+
+    def _begin(self, job: Job) -> None:
+        """Have one more thread take what waits."""
+        try:
+            self._executor.submit(self._work)
+        except RuntimeError:  # they have been let go, or the system gives the process no more of them at the moment
+            with self._lock:
+                self._active -= 1
                 self._take_out(job)
             raise
 

@@ -284,3 +284,21 @@ async def test_what_nobody_waits_for_any_more_leaves_the_queue_at_once(
     work.end()
     assert await running == "running done"
     assert work.begun == ["running"]
+
+
+async def test_a_moment_without_new_threads_costs_the_callbacks_of_that_moment_only(
+    executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = pool_of(executor, threads=2, share=None)
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")  # as Python does at the system's limit
+
+    with monkeypatch.context() as system:
+        system.setattr("threading.Thread.start", start)
+        for _ in range(3):
+            with pytest.raises(RuntimeError, match="can't start"):
+                await pool.run("alice", lambda: "too early")
+    assert pool.queued == 0
+    async with asyncio.timeout(10):
+        assert await pool.run("alice", lambda: "done") == "done"
