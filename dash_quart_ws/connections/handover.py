@@ -62,8 +62,8 @@ class Handover(Generic[T]):
 
     def _look(self) -> None:
         if self._look_every is not None and self._items:
+            self._loop.call_later(self._look_every, self._look)  # first: an item that raises is not the end of it
             self.take()
-            self._loop.call_later(self._look_every, self._look)
             return
         self._awake = False  # first, so that a thread that puts something now wakes us again
         self.take()
@@ -72,8 +72,10 @@ class Handover(Generic[T]):
         taken: concurrent.futures.Future[None] = concurrent.futures.Future()
 
         def take() -> None:
-            self.take()
-            taken.set_result(None)
+            try:
+                self.take()
+            finally:
+                taken.set_result(None)
 
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(take)

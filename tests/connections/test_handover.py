@@ -108,3 +108,28 @@ def test_a_thread_that_waits_for_a_loop_that_closes_goes_on(monkeypatch: pytest.
     loop.close()
     thread.join(20)
     assert not thread.is_alive()
+
+
+async def test_an_item_that_cannot_be_taken_keeps_nobody_elses_back() -> None:
+    loop = asyncio.get_running_loop()
+    troubles: list[BaseException | None] = []
+    loop.set_exception_handler(lambda _, what: troubles.append(what.get("exception")))
+    taken: list[str] = []
+
+    def take(item: str) -> None:
+        if item == "bad":
+            raise LookupError(item)
+        taken.append(item)
+
+    handover = Handover(loop, take)
+
+    def put_all() -> None:
+        for item in ("first", "bad", "last"):
+            handover.put(item)
+
+    await asyncio.to_thread(put_all)
+    async with asyncio.timeout(10):
+        while "last" not in taken:
+            await asyncio.sleep(0)
+    assert taken == ["first", "last"]
+    assert [type(trouble) for trouble in troubles] == [LookupError]
