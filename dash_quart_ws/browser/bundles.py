@@ -106,8 +106,13 @@ class Bundles:
         if task is None:
             task = asyncio.create_task(self._make(file, version, read), name="bundle")
             self._in_progress[file, version] = task
-            task.add_done_callback(lambda _: self._in_progress.pop((file, version)))
+            task.add_done_callback(functools.partial(self._made, (file, version)))
         return await asyncio.shield(task)  # who goes away takes it from nobody
+
+    def _made(self, key: tuple[Hashable, Hashable], task: asyncio.Task[Bundle]) -> None:
+        del self._in_progress[key]
+        if not task.cancelled():
+            task.exception()  # seen, also when all who waited have gone away
 
     async def _make(self, file: Hashable, version: Hashable, read: Callable[[], Response]) -> Bundle:
         response = await asyncio.to_thread(read)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import hashlib
 import importlib
@@ -255,6 +256,27 @@ async def test_a_read_that_fails_fails_for_all_who_wait_and_is_tried_again(disk:
     disk.broken = False
     assert (await kept.get("a", 1, disk.reader("a"))).body == SCRIPT
     assert disk.reads == ["a", "a"]
+
+
+async def test_a_read_that_fails_when_all_who_waited_have_gone_is_no_mystery_in_the_log() -> None:
+    may_fail, troubles = threading.Event(), []
+    asyncio.get_running_loop().set_exception_handler(lambda _, what: troubles.append(what["message"]))
+
+    def read() -> Response:
+        assert may_fail.wait(10)
+        raise FileNotFoundError
+
+    kept = Bundles()
+    waiting = asyncio.create_task(kept.get("file", 1, read))
+    await asyncio.sleep(0)
+    (reading,) = (task for task in asyncio.all_tasks() if task.get_name() == "bundle")
+    waiting.cancel()
+    await asyncio.wait({waiting})
+    may_fail.set()
+    await asyncio.wait({reading})
+    del waiting, reading
+    gc.collect()
+    assert troubles == []
 
 
 async def test_beyond_the_bound_the_least_recently_used_bundle_goes(disk: Disk) -> None:
