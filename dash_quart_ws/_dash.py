@@ -479,7 +479,7 @@ def _argument(entry: dict[str, Any], values: dict[str, Any], changed: list[str])
 def with_to_json(wrapper: Callable[..., Any], to_json: Callable[[Any], str]) -> Callable[..., Any]:
     """Dash's wrapper around a user's function, as it is, but with another `to_json` for what the function has returned.
 
-    What another library has put in the wrapper's place is left alone.
+    What another library has put in the wrapper's place is left alone; what it puts into Dash's module later is not seen.
     """
     if not isinstance(wrapper, types.FunctionType) or wrapper.__globals__ is not vars(_callback):
         return wrapper

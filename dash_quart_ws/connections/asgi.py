@@ -187,9 +187,10 @@ class Socket:
 
     async def _close_frame(self, code: int, reason: str) -> None:
         code = close.for_client(code, bridge=self.bridge)
-        # A server may raise whatever it likes about a client that has gone: there is nobody left to tell.
-        with contextlib.suppress(OSError, RuntimeError):
+        try:
             await self._send({"type": "websocket.close", "code": code, "reason": close.cut_reason(reason)})
+        except Exception as error:  # noqa: BLE001 - a server raises what it likes about a client that has gone
+            logger.debug("no close frame went out: %r", error)
 
     async def see_off(self, *, timeout: float) -> None:
         """After `close`, while somebody else keeps reading: wait for the client to hang up, then reset the transport."""

@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("dash_quart_ws.connection")
 
+LARGE = 8 * 1024
+"""Characters of a message that a thread may not leave behind for the event loop: so little waits there, however many do."""
+
 _making = threading.Lock()
 """Held while a thread makes a connection's `Handover`: another one may want it at the same time."""
 
@@ -435,7 +438,7 @@ class Connection:
         if self.ended:
             return
         if threading.get_ident() != self._thread:  # asking for the running loop would take ten times as long
-            self._handover().put(queued)
+            self._handover().put(queued, is_large=len(queued.text) > LARGE)
             return
         if self._from_threads:  # a callback's result does not overtake what its thread has sent before
             self._from_threads.take()

@@ -45,14 +45,17 @@ class Handover(Generic[T]):
     def __len__(self) -> int:
         return len(self._items)
 
-    def put(self, item: T) -> None:
-        """From any thread but the loop's own: waits while too many items do. Nothing happens once the loop has closed."""
+    def put(self, item: T, *, is_large: bool = False) -> None:
+        """From any thread but the loop's own: waits while too many items do, and until a large one has been taken.
+
+        Nothing happens once the loop has closed.
+        """
         self._items.append(item)
         if not self._awake:
             self._awake = True
             with contextlib.suppress(RuntimeError):  # the loop has closed
                 self._loop.call_soon_threadsafe(self._look)
-        if len(self._items) > MOST_WAITING:
+        if is_large or len(self._items) > MOST_WAITING:
             self._wait_for_the_loop()
 
     def take(self) -> None:
@@ -79,5 +82,5 @@ class Handover(Generic[T]):
 
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(take)
-            while not self._loop.is_closed() and not taken.done():
+            while self._loop.is_running() and not taken.done():
                 concurrent.futures.wait((taken,), PATIENCE)

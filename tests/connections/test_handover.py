@@ -87,6 +87,17 @@ async def test_a_thread_that_is_faster_than_the_loop_waits_for_it() -> None:
     await until(lambda: len(taken) == 10 * handover.MOST_WAITING)
 
 
+async def test_a_thread_waits_until_its_large_item_has_been_taken() -> None:
+    taken: list[int] = []
+    items = Handover(asyncio.get_running_loop(), taken.append)
+    thread = threading.Thread(target=lambda: items.put(1, is_large=True))
+    thread.start()
+    thread.join(0.05)
+    assert thread.is_alive()
+    await until(lambda: not thread.is_alive())
+    assert taken == [1]
+
+
 async def test_what_waits_can_be_taken_before_something_that_must_not_overtake_it() -> None:
     taken: list[int] = []
     items = Handover(asyncio.get_running_loop(), taken.append)
@@ -97,17 +108,26 @@ async def test_what_waits_can_be_taken_before_something_that_must_not_overtake_i
     assert taken == [0, 1, 2]
 
 
-def test_a_thread_that_waits_for_a_loop_that_closes_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_a_thread_that_waits_for_a_loop_that_has_stopped_goes_on(
+    is_closed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(handover, "PATIENCE", 0.01)
     loop = asyncio.new_event_loop()
     items: Handover[int] = Handover(loop, lambda _: None)
-    thread = threading.Thread(target=lambda: [items.put(number) for number in range(handover.MOST_WAITING + 10)])
-    thread.start()
-    thread.join(0.05)
-    assert thread.is_alive()
-    loop.close()
+    thread = threading.Thread(target=lambda: [items.put(number) for number in range(10 * handover.MOST_WAITING)])
+
+    async def busy() -> None:
+        thread.start()
+        thread.join(0.05)
+        assert thread.is_alive()
+
+    loop.run_until_complete(busy())
+    if is_closed:
+        loop.close()
     thread.join(20)
     assert not thread.is_alive()
+    loop.close()
 
 
 async def test_an_item_that_cannot_be_taken_keeps_nobody_elses_back() -> None:
