@@ -468,8 +468,7 @@ class Sessions:
         session, now = connection.session, time.time()
         if session is None:
             return
-        if self._config.idle_timeout is not None:
-            self._active[session.id] = (now, session)
+        self._stay_awake(session)
         if not 0 <= now - connection.seen_at < NOTED_EVERY:  # below 0: the clock was set back
             connection.seen_at = now
             self._see(session)
