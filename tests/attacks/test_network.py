@@ -1195,7 +1195,9 @@ INJECTED = "x\r\nWARNING:dash_quart_ws.security:end user='alice' by='root'\x1b[2
 def logged(folder: Path) -> Iterator[Target]:
     """One whose log nobody else writes to, behind a proxy that is told of."""
     with attacked(folder, ALLOWED_HOSTS="127.0.0.1", ROOT_PROXY="1") as target:
-        wait_for(lambda: "Running on" in target.log, what="the server's own line, which comes after it has begun to answer")
+        wait_for(
+            lambda: "Running on" in target.log, what="the server's own line, which comes after it has begun to answer"
+        )
         yield target
 
 
