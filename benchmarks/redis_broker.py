@@ -21,6 +21,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import redis
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
 
 from dash_quart_ws.brokers import redis_scripts as scripts
 from dash_quart_ws.brokers.base import Listener, Revocation, Scope, Target, TargetKind
@@ -82,6 +84,16 @@ async def asked(broker: RedisBroker, what: str) -> Any:
     return answer
 
 
+async def told(broker: RedisBroker, count: int) -> list[float]:
+    """When the other worker was told of each of so many pushes; fewer, if some have not come within half a minute."""
+    times: list[float] = []
+    patience = time.monotonic() + 30
+    while len(times) < count and time.monotonic() < patience:
+        times += await asked(broker, "times")
+        await asyncio.sleep(0.05)
+    return times
+
+
 def line(what: str, *times: Sequence[float], unit: str = "ms") -> None:
     cells = [f"{statistics.median(one):8.2f} {sorted(one)[int(len(one) * 0.99)]:8.2f}" for one in times]
     print(f"{what:<58} {'   '.join(cells)} {unit}  (median, p99)")
@@ -97,8 +109,8 @@ async def latencies(a: RedisBroker) -> None:
         await asyncio.wrap_future(appended.answers)
         answered.append((time.monotonic() - begun[-1]) * 1000)
         await asyncio.sleep(random.uniform(0, 0.004))
-    told = await asked(a, "times")
-    line("revoke on A: told to B's listener", [(b - a) * 1000 for a, b in zip(begun, told, strict=True)])
+    ends = await asked(a, "times")
+    line("revoke on A: told to B's listener", [(b - a) * 1000 for a, b in zip(begun, ends, strict=True)])
     line("revoke on A: stored", stored)
     line("revoke on A: answered by B", answered)
     positions = []
@@ -112,9 +124,8 @@ async def latencies(a: RedisBroker) -> None:
         begun.append(time.monotonic())
         a.publish(HERE, '{"type": "set_props"}')
         await asyncio.sleep(random.uniform(0, 0.004))
-    await asyncio.sleep(0.1)
-    told = await asked(a, "times")
-    line("push from A: told to B's listener", [(b - a) * 1000 for a, b in zip(begun, told, strict=True)])
+    ends = await told(a, len(begun))
+    line("push from A: told to B's listener", [(b - a) * 1000 for a, b in zip(begun, ends, strict=True)])
 
 
 async def throughput(a: RedisBroker) -> None:
@@ -122,12 +133,9 @@ async def throughput(a: RedisBroker) -> None:
     for _ in range(0, count, window):
         sent = [a.publish(HERE, '{"type": "set_props"}') for _ in range(window)]
         await asyncio.wrap_future(sent[-1])
-    told: list[float] = []
-    while len(told) < count and time.monotonic() < at + 30:
-        await asyncio.sleep(0.2)
-        told += await asked(a, "times")
+    ends = await told(a, count)
     print(
-        f"{'pushes A to B, one after another':<58} {len(told) / (told[-1] - at):8,.0f} a second, {count - len(told)} lost"
+        f"{'pushes A to B, one after another':<58} {len(ends) / (ends[-1] - at):8,.0f} a second, {count - len(ends)} lost"
     )
 
 
@@ -241,12 +249,9 @@ def main() -> None:
             stdout=subprocess.DEVNULL,
         )
         try:
-            time.sleep(0.5)
-            print(
-                json.dumps(
-                    {"redis": redis.Redis(port=port).info("server")["redis_version"], "client": redis.__version__}
-                )
-            )
+            patient = Retry(ConstantBackoff(0.05), 200)  # it has yet to listen
+            client = redis.Redis(port=port, retry=patient, retry_on_error=[redis.ConnectionError])
+            print(json.dumps({"redis": client.info("server")["redis_version"], "client": redis.__version__}))
             asyncio.run(measure(f"redis://127.0.0.1:{port}/0", port, given.entries))
         finally:
             server.terminate()
