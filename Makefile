@@ -58,9 +58,10 @@ browser:
 redis:
 	@command -v redis-server >/dev/null && command -v openssl >/dev/null || .ci/debian-packages redis-server openssl
 
-# This backend beside Dash's own, and with thousands of connections open.
-bench: $(VENV)/.test
+# This backend beside Dash's own, and with thousands of connections open; then two workers with a Redis between them.
+bench: $(VENV)/.test redis
 	$(BIN)/python benchmarks/side_by_side.py
+	$(BIN)/python benchmarks/workers.py
 
 # How long it takes until a real browser shows a logout, and live data after a restart.
 bench-browser: $(VENV)/.test browser

@@ -134,6 +134,12 @@ if BACKEND == "ours":
         sent = await QuartBackend.of(app).set_props("out", {"title": time.perf_counter()}, all=True)
         return {"connections": sent}
 
+    @server.post("/push/<user>")
+    async def push_to(user: str) -> dict[str, int]:
+        """The same to one user, whichever worker their browsers are connected to."""
+        sent = await QuartBackend.of(app).set_props("out", {"title": time.perf_counter()}, user=user)
+        return {"connections": sent}
+
 
 if LOGINS:
     server.secret_key = "a benchmark has no secrets"

@@ -77,7 +77,7 @@ class Target:
             command += ["--port", str(self.port), "--log-level", "warning", "--loop", "asyncio", "--http", "h11"]
         environment = {**os.environ, "BENCH_BACKEND": self.backend, "PYTHONPATH": str(ROOT)}
         if self.logins:
-            environment.update(BENCH_LOGINS="1", BENCH_BROKER=f"sqlite:///{log}.sqlite3")
+            environment.update({"BENCH_LOGINS": "1", "BENCH_BROKER": f"sqlite:///{log}.sqlite3", **environment})
         mine = os.sched_getaffinity(0)
         os.sched_setaffinity(0, {core})  # inherited, by each of its threads
         try:
