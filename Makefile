@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 PORT ?= 8050
 
-.PHONY: demo test lint types unit soak assets assets-check assets-test browser redis node format bench bench-browser clean
+.PHONY: demo test test-all lint types unit soak assets assets-check assets-test browser redis node format bench bench-browser clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python quart_app.py --port $(PORT)
@@ -22,6 +22,10 @@ types: $(VENV)/.test
 
 unit: $(VENV)/.test browser redis
 	$(BIN)/pytest
+
+# The tests with every Python and Dash that is promised: `make test-all`; a part of them: `make test-all TESTS=tests/test_drift.py`.
+test-all: browser redis
+	.ci/test-all $(TESTS)
 
 # The load that `make test` puts on a server for a minute, for longer: `make soak SECONDS=600`; `SEED=…` repeats one.
 soak: $(VENV)/.test
@@ -85,4 +89,4 @@ $(VENV)/.test: setup.cfg pyproject.toml | $(BIN)/pip
 	@touch $@ $(VENV)/.demo
 
 clean:
-	rm -rf $(VENV) node_modules build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-* node_modules build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -64,6 +64,7 @@ __all__ = [
     "stringify_id",
     "to_json",
     "to_json_is_known",
+    "traceback_page",
     "websocket_options",
 ]
 
@@ -499,6 +500,12 @@ def callback_traceback(app: Dash, error: BaseException) -> str | None:
         frames = frames[max(invoked, default=-1) + 1 :] or frames
     lines = ["Traceback (most recent call last):\n", *traceback.format_list(frames)]
     return "".join([*lines, *traceback.format_exception_only(error)])
+
+
+def traceback_page(backend: QuartDashServer, secret: str, error: Exception) -> str:
+    """Dash's page about an exception, in debug mode; pruned as the backend's `error_handling_mode` says."""
+    page: str = backend._get_traceback(secret, error)
+    return page
 
 
 def callback_list(app: Dash) -> list[dict[str, Any]]:

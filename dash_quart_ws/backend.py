@@ -46,6 +46,7 @@ from ._dash import (
     callback_url,
     get_hooks,
     is_own_first_request,
+    traceback_page,
     websocket_options,
 )
 from .browser import bundles, pages
@@ -393,7 +394,7 @@ class QuartBackend(_Backend):
             if not request or not request.path.startswith(self._prefix):
                 raise error
             logger.error("exception on %s", request.path, exc_info=error)
-            return Response(self._get_traceback(secret, error), status=500, content_type="text/html")
+            return Response(traceback_page(self, secret, error), status=500, content_type="text/html")
 
     # ------------------------------------------------------------------------------------------ one websocket
 

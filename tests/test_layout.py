@@ -28,7 +28,7 @@ WITHOUT_TESTS_OF_THEIR_OWN = {
     "brokers/redis_scripts": "what a server runs; test_redis and test_broker_contract",
     "connections/session": "a dataclass; sessions/test_sessions",
     "__main__": "the command line; test_main",
-    "_dash": "Dash's private names; test_backend",
+    "_dash": "Dash's private names; test_drift and test_dash",
     "_plotly": "plotly's private names; callbacks/test_serialise",
     "_servers": "one test for each real server; test_servers",
     "callbacks/websocket": "with a real Dash; test_backend and connections/test_connection",
