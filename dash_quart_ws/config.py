@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import importlib.util
 import os
 import re
 import sys
@@ -19,14 +20,26 @@ LONGEST = 1_000_000_000.0
 
 _HOST_NAME = re.compile(r"\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?|\[[0-9A-Fa-f:.]+\]")
 
+_PLACE = re.compile(r"(?P<login>[^@/?#]*@)?(?P<place>[^@/?#]*(/[^@?#]*)?)(\?[^@]*)?")
+"""What follows the scheme of a URL, where nothing in it is to be mistaken for something else."""
+
 BRIDGE_BYTES = 4 * 1024 * 1024
 """The largest message that our browser code ever sends: its answer to `get_prop`."""
 
 BROKER_VARIABLE = "DASH_QUART_WS_BROKER"
 """Environment variable with the broker's URL, for when the `broker` option is not given."""
 
+SHARED_SCHEMES = ("redis", "rediss", "valkey", "valkeys", "redis+unix", "unix")
+"""What the URL of a broker that several workers share begins with."""
+
+SHORTEST_LEASE = 0.5
+"""Seconds. A lease has to outlast a few round trips, and a pause of the process."""
+
 SESSION_OPTIONS = (
     "broker",
+    "broker_key",
+    "lease",
+    "on_broker_loss",
     "idle_timeout",
     "absolute_timeout",
     "list_groups",
@@ -82,12 +95,24 @@ class Config:
     absolute_timeout: float | None = None
     """End a session this long after its login, however often it was renewed (ASVS 7.3.2). None: never."""
 
-    broker: str | None = None
-    """Where revocations, and who is signed in where, are kept: `sqlite:///absolute/path` or `memory:`. None:
-    `DASH_QUART_WS_BROKER`, else a SQLite file in the server's instance folder."""
+    broker: str | None = dataclasses.field(default=None, repr=False)  # it may hold a password
+    """Where revocations, and who is signed in where, are kept. For one worker process: `sqlite:///absolute/path` or
+    `memory:`. For several, on one host or many: `redis://[[user]:password@]host[:port][/database][?prefix=…]`, with
+    `rediss://` over TLS; `valkey://` and `valkeys://` mean the same. None: `DASH_QUART_WS_BROKER`, else a SQLite file in
+    the server's instance folder."""
+
+    broker_key: str | bytes | None = dataclasses.field(default=None, repr=False)
+    """Signs what goes through a shared broker, for when others can write there, too. All workers need the same."""
 
     broker_timeout: float = 2.0
-    """How long a logout's response, or a login's, waits for the broker."""
+    """How long a logout's response, or a login's, waits for the broker, and how long each step of talking to it may take."""
+
+    lease: float = 10.0
+    """How long a worker may go on without proof that a shared broker still speaks to it."""
+
+    on_broker_loss: Literal["refuse", "continue"] = "refuse"
+    """What a worker does beyond that. `"refuse"`: connections of sessions end with 4104, protected routes answer 503.
+    `"continue"`: it goes on, and does not know what others have revoked since."""
 
     bridge: bool = True
     """Give the browser our own worker for the websocket. False: Dash's own, which knows nothing of sessions."""
@@ -187,13 +212,17 @@ class Config:
             or self.login_url[1:2] in ("/", "\\")
         ):
             raise ConfigurationError(f"login_url={self.login_url!r}: give a path of this server, such as '/login'")
-        if self.broker is not None and not str(self.broker).startswith(("sqlite:///", "memory:")):
-            raise ConfigurationError(
-                f"broker={_without_password(str(self.broker))!r}: this version knows 'sqlite:///absolute/path' and 'memory:'"
-            )
+        self._broker()
         for name in ("idle_timeout", "absolute_timeout"):
             self._positive(name, optional=True)
-        for name in ("groups_timeout", "broker_timeout", "handshake_timeout", "close_timeout", "cancel_timeout"):
+        for name in (
+            "groups_timeout",
+            "broker_timeout",
+            "lease",
+            "handshake_timeout",
+            "close_timeout",
+            "cancel_timeout",
+        ):
             self._positive(name)
         for name in ("callback_threads", "callback_threads_per_user"):
             self._positive(name, whole=True, optional=True)
@@ -241,7 +270,33 @@ class Config:
             options["broker"] = os.environ[BROKER_VARIABLE]
         return cls(**options)
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether the broker is one for several workers."""
+        return self.broker is not None and self.broker.startswith(tuple(f"{one}:" for one in SHARED_SCHEMES))
+
+    def _broker(self) -> None:
+        broker = self.broker
+        if broker is not None:
+            if not isinstance(broker, str) or not (self.is_shared or broker.startswith(("sqlite:///", "memory:"))):
+                raise ConfigurationError(
+                    f"broker={_without_password(str(broker))!r}: give 'redis://host:6379/0' (or rediss://, valkey://, "
+                    "valkeys://) for any number of workers; 'sqlite:///absolute/path' or 'memory:' for one"
+                )
+            if self.is_shared and importlib.util.find_spec("redis") is None:
+                raise ConfigurationError(
+                    f"broker={_without_password(broker)!r} needs redis-py: pip install 'dash-quart-ws[redis]'"
+                )
+        if self.broker_key is not None and (not isinstance(self.broker_key, str | bytes) or not self.broker_key):
+            raise ConfigurationError("broker_key=…: give a secret text that all workers share, or None")
+        if self.on_broker_loss not in ("refuse", "continue"):
+            raise ConfigurationError(f"on_broker_loss={self.on_broker_loss!r}: give 'refuse' or 'continue'")
+
     def _combinations(self) -> None:
+        if self.lease < SHORTEST_LEASE:
+            raise ConfigurationError(
+                f"lease={self.lease!r}: give at least {SHORTEST_LEASE} seconds, or every pause of the process ends it"
+            )
         if self.require_bridge and not self.bridge:
             raise ConfigurationError(
                 "require_bridge=True refuses Dash's own worker, which is what bridge=False gives the browser: leave one out"
@@ -283,4 +338,7 @@ class Config:
 
 def _without_password(url: str) -> str:
     scheme, separator, rest = url.partition("://")
-    return f"{scheme}{separator}***@{rest.rpartition('@')[2]}" if "@" in rest else url
+    parts = _PLACE.fullmatch(rest)
+    if parts is None:  # no telling where a password begins and ends
+        return f"{scheme}{separator}…" if separator else scheme[:64]
+    return f"{scheme}{separator}{'***@' if parts['login'] else ''}{parts['place']}"

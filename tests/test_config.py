@@ -30,7 +30,14 @@ LIMITS = (
         ("login_url", "/\\evil.test"),
         ("login_url", "https://evil.test"),
         ("login_url", None),
-        ("broker", "redis://localhost"),
+        ("broker", "amqp://localhost"),
+        ("broker", "redis"),
+        ("broker_key", ""),
+        ("broker_key", 7),
+        ("lease", 0),
+        ("lease", 0.4),
+        ("on_broker_loss", "ignore"),
+        ("on_broker_loss", None),
         ("broker", ""),
         ("broker", "/var/lib/store"),
         ("broker", 7),
@@ -125,9 +132,44 @@ def test_whoever_is_refused_cannot_be_who_the_browser_is_given() -> None:
 
 def test_a_password_in_a_brokers_url_is_not_repeated() -> None:
     with pytest.raises(ConfigurationError) as raised:
-        QuartBackend(broker="redis://user:hunter2@host:6379/0")
+        QuartBackend(broker="amqp://user:hunter2@host:6379/0")
     assert "hunter2" not in str(raised.value)
     assert "host:6379" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["amqp://:hunt?er2@host", "amqp://:hunt/er2@host/0", "amqp://host?password=hunt@er2", "amqp://:hunt@er2@host"],
+)
+def test_of_a_brokers_url_that_cannot_be_read_nothing_is_repeated(url: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        QuartBackend(broker=url)
+    assert "hunt" not in str(raised.value)
+    assert "er2" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://localhost",
+        "rediss://user:hunter2@host:6379/3?prefix=mine&ssl_ca_certs=/etc/ca.pem",
+        "valkey://host",
+        "valkeys://host",
+        "redis+unix:///run/redis.sock?db=1",
+    ],
+)
+def test_a_shared_broker_is_an_option_and_what_is_secret_is_not_shown(url: str) -> None:
+    config = Config.of(broker=url, broker_key="a key", lease=2, on_broker_loss="continue")
+    assert config.is_shared
+    assert not any(secret in repr(config) for secret in ("hunter2", "a key"))
+
+
+def test_a_shared_broker_without_redis_py_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert not Config.of(broker="memory:").is_shared
+    with pytest.raises(ConfigurationError, match=r"pip install 'dash-quart-ws\[redis\]'") as raised:
+        Config.of(broker="redis://user:hunter2@host")
+    assert "hunter2" not in str(raised.value)
 
 
 def test_the_environment_names_the_broker_when_the_option_does_not(monkeypatch: pytest.MonkeyPatch) -> None:

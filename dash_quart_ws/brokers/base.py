@@ -29,6 +29,7 @@ Workers
 - `connections` lists what each living worker has entered. When a worker has died, exactly one of the others, or the next
   one that starts, is given what it had entered. A worker that was declared dead, and is not, is told so.
 - A request reaches all living workers. Its answers are known within a bounded time; who has not answered is named.
+- Of all that ever `claim` a name, one is told that it is theirs, as long as the store lasts and for a day.
 
 Sessions
 - Of the records of one session the last that was given to `record` stands. What `record` has confirmed is in what
@@ -49,7 +50,7 @@ import enum
 import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     import asyncio
@@ -236,6 +237,9 @@ class Listener:
 class Broker(ABC):
     """Carries what the module's docstring says, which also says what an implementation guarantees."""
 
+    is_shared: ClassVar[bool]
+    """Whether there may be other workers, and so a listener that is told anything."""
+
     @abstractmethod
     def load(self) -> list[Revocation]:
         """Every revocation that has not expired. Called once, before anything else; may block.
@@ -332,6 +336,10 @@ class Broker(ABC):
     @abstractmethod
     def request(self, question: Json) -> Future[Answers]:
         """Ask every other worker. Never fails: who cannot be reached is missing."""
+
+    @abstractmethod
+    def claim(self, name: str) -> Future[bool]:
+        """Whether this worker is the first that asks. Fails with `BrokerError` when the store does not answer: ask again."""
 
     @abstractmethod
     def close(self) -> None:

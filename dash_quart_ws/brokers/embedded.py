@@ -36,6 +36,9 @@ BUSY_TIMEOUT = 5.0
 PAGE = 1000
 """Records of sessions that are written in one transaction; a revocation waits for two at most."""
 
+REMEMBER_CLAIM = 24 * 3600
+"""Seconds for which it is known who was the first to claim something."""
+
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS revocation (
     id INTEGER PRIMARY KEY, scope TEXT NOT NULL, subject TEXT NOT NULL, position INTEGER NOT NULL,
@@ -66,6 +69,8 @@ class EmbeddedBroker(Broker):
     cannot be opened the broker says so once, and goes on in memory: revocations then last as long as the process.
     """
 
+    is_shared = False
+
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._lock = threading.Lock()
@@ -76,6 +81,7 @@ class EmbeddedBroker(Broker):
         self._pages: deque[_Page] = deque()
         self._says_failures = True
         self._here: dict[str, Json] = {}
+        self._claimed: dict[str, float] = {}
 
     @classmethod
     def from_url(cls, url: str | None, folder: Path) -> EmbeddedBroker:
@@ -299,6 +305,15 @@ class EmbeddedBroker(Broker):
     def request(self, question: Json) -> concurrent.futures.Future[Answers]:
         del question
         return _done(Answers({}))
+
+    def claim(self, name: str) -> concurrent.futures.Future[bool]:
+        now = self.clock()
+        with self._lock:
+            is_first = name not in self._claimed
+            self._claimed.setdefault(name, now)
+            while self._claimed and next(iter(self._claimed.values())) < now - REMEMBER_CLAIM:
+                del self._claimed[next(iter(self._claimed))]
+        return _done(is_first)
 
     # ----------------------------------------------------------------------------------------------------- the end
 

@@ -91,6 +91,9 @@ RECENT_AT_MOST = 100_000
 PUSHES_WAITING = 10_000
 """Pushes for an event loop that is busy; what comes on top is dropped."""
 
+REMEMBER_CLAIM = 24 * 3600
+"""Seconds for which it is known who was the first to claim something."""
+
 LIVING = ("requests", "sessions")
 """Channels that every worker hears, beside its own."""
 
@@ -130,6 +133,8 @@ class RedisBroker(Broker):
     Raises:
         ConfigurationError: the URL cannot be used.
     """
+
+    is_shared = True
 
     def __init__(
         self,
@@ -310,6 +315,19 @@ class RedisBroker(Broker):
         if not self._tell(self._request, question, answers):
             settle(answers, Answers({}, tuple(self._living)))
         return answers
+
+    def claim(self, name: str) -> concurrent.futures.Future[bool]:
+        key, own = self._keys(f"claim:{name}").encode("utf-8", "surrogatepass"), secrets.token_hex(8).encode()
+        # With the value that was there: asked again after a break, the first answer may have been lost.
+        answer = self._ask(lambda: ("SET", key, own, "NX", "GET", "EX", REMEMBER_CLAIM))
+        is_first: concurrent.futures.Future[bool] = concurrent.futures.Future()
+
+        def know(answered: concurrent.futures.Future[Any]) -> None:
+            error = answered.exception()
+            settle(is_first, None if error is not None else answered.result() in (None, own), error=error)
+
+        answer.add_done_callback(know)
+        return is_first
 
     def close(self) -> None:
         with self._loading:

@@ -105,6 +105,11 @@ class BrokerContract:
 
     # ---------------------------------------------------------------------------------------- a worker, and others
 
+    def test_who_claims_a_name_first_has_it(self, broker: Broker) -> None:
+        assert [broker.claim(name).result(10) for name in ("one", "one", "\ud800", "one", "\ud800")] == [
+            True, False, True, False, False,
+        ]  # fmt: skip
+
     async def test_the_lease_is_valid_once_the_broker_has_been_loaded(self, broker: Broker) -> None:
         assert broker.lease_until > broker.clock()
 

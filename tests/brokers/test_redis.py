@@ -1050,3 +1050,31 @@ def test_nobody_gets_to_hear_of_a_listener_that_fails(redis: RedisServer, caplog
 
 def _fails(_revocations: Any) -> None:
     raise LookupError("the listener's own")
+
+
+# ------------------------------------------------------------------------------------------------------ claims
+
+
+async def test_of_many_workers_one_has_what_all_of_them_claim(crew: Crew) -> None:
+    workers = [crew.join() for _ in range(3)]
+    claims = [member.broker.claim(name) for name in ("a", "b") for member in workers]
+    told = [await outcome(claim) for claim in claims]
+    assert (sum(told[:3]), sum(told[3:])) == (1, 1)
+
+
+async def test_a_claim_whose_answer_was_lost_is_still_its_makers(own_redis: RedisServer) -> None:
+    with Partition(own_redis.port) as network:
+        crew = Crew(network.url)
+        one = crew.join()
+        try:
+            assert await outcome(one.broker.claim("another"))  # so that nothing waits for an answer
+            network.hold_answers()
+            claim = one.broker.claim("it")
+            with own_redis.look() as store:
+                await await_for(lambda: store.keys("*claim:it"), what="the claim to arrive")
+            network.cut()
+            network.heal()
+            assert await outcome(claim) is True
+            assert await outcome(one.broker.claim("it")) is False
+        finally:
+            await crew.end()
