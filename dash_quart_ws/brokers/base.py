@@ -1,4 +1,5 @@
-"""What every broker guarantees, and what it carries: revocations, records of known sessions, pushes, and who is here.
+"""What every broker guarantees, and what it carries: revocations, records of known sessions, pushes, who is here, and
+what is kept for a moment.
 
 The guarantees, which one test suite holds every broker to:
 
@@ -37,6 +38,11 @@ Sessions
   the session's place away. Other workers' listeners get a record soon, most of the time.
 - `record` and `records` never raise, and many records do not hold up a revocation. Records are for people to look at, and
   to keep what a worker knows of a session's last activity fresh: they may be lost with the store.
+
+Kept for a moment
+- What `keep` has confirmed `take` gives away once, to one caller, in whichever worker, within the seconds that were named;
+  after that, and when the store was lost, to nobody. It was kept under exactly that name, by one who may sign. Both fail
+  when they cannot be done at once: nothing of either is tried again later.
 
 Threads
 - Every plain method may be called from any thread and returns at once, but for `load`, `records` and `close`, which may
@@ -340,6 +346,18 @@ class Broker(ABC):
     @abstractmethod
     def claim(self, name: str) -> Future[bool]:
         """Whether this worker is the first that asks. Fails with `BrokerError` when the store does not answer: ask again."""
+
+    @abstractmethod
+    def keep(self, name: str, text: str, seconds: float) -> Future[None]:
+        """Keep a text for one who knows its name, for so long. Fails with `BrokerError` when it is not kept."""
+
+    @abstractmethod
+    async def take(self, name: str) -> str | None:
+        """The text that is kept under a name, which it is no more from here on; None where there is none.
+
+        Raises:
+            BrokerError: the store does not answer, or somebody else has written there.
+        """
 
     @abstractmethod
     def close(self) -> None:

@@ -39,6 +39,9 @@ PAGE = 1000
 REMEMBER_CLAIM = 24 * 3600
 """Seconds for which it is known who was the first to claim something."""
 
+KEPT, KEPT_CHARACTERS = 10_000, 32 * 1024 * 1024
+"""Texts that are kept for a moment, and characters of all of them together; what comes on top is refused."""
+
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS revocation (
     id INTEGER PRIMARY KEY, scope TEXT NOT NULL, subject TEXT NOT NULL, position INTEGER NOT NULL,
@@ -82,6 +85,9 @@ class EmbeddedBroker(Broker):
         self._says_failures = True
         self._here: dict[str, Json] = {}
         self._claimed: dict[str, float] = {}
+        self._kept: dict[str, tuple[float, str]] = {}
+        """Name -> until when, by `time.monotonic`, and the text: in memory only, so that a restart leaves none."""
+        self._kept_characters = 0
 
     @classmethod
     def from_url(cls, url: str | None, folder: Path) -> EmbeddedBroker:
@@ -315,9 +321,38 @@ class EmbeddedBroker(Broker):
                 del self._claimed[next(iter(self._claimed))]
         return _done(is_first)
 
+    def keep(self, name: str, text: str, seconds: float) -> concurrent.futures.Future[None]:
+        with self._lock:
+            self._forget_kept(time.monotonic())
+            if len(self._kept) >= KEPT or self._kept_characters + len(text) > KEPT_CHARACTERS:
+                full: concurrent.futures.Future[None] = concurrent.futures.Future()
+                full.set_exception(BrokerError("too much is kept for a moment"))
+                return full
+            self._take(name)
+            self._kept[name] = time.monotonic() + seconds, text
+            self._kept_characters += len(text)
+        return _done(None)
+
+    async def take(self, name: str) -> str | None:
+        with self._lock:
+            self._forget_kept(time.monotonic())
+            return self._take(name)
+
+    def _take(self, name: str) -> str | None:
+        _, text = self._kept.pop(name, (0.0, None))
+        self._kept_characters -= len(text or "")
+        return text
+
+    def _forget_kept(self, now: float) -> None:
+        for name in [name for name, (until, _) in self._kept.items() if until <= now]:
+            self._take(name)
+
     # ----------------------------------------------------------------------------------------------------- the end
 
     def close(self) -> None:
+        with self._lock:
+            self._kept.clear()
+            self._kept_characters = 0
         if self._thread is not None:
             self._thread.submit(self._close).result()
             self._thread.shutdown()

@@ -49,7 +49,18 @@ from .base import (
 )
 from .calls import Calls, settle
 from .redis_link import Address, Link, pairs, words
-from .redis_outbox import RECORD_PURPOSE, Append, Call, Keys, Outbox, Stale, entry_of, revocation_of, script
+from .redis_outbox import (
+    KEPT_PURPOSE,
+    RECORD_PURPOSE,
+    Append,
+    Call,
+    Keys,
+    Outbox,
+    Stale,
+    entry_of,
+    revocation_of,
+    script,
+)
 from .signature import Signer, claim
 
 if TYPE_CHECKING:
@@ -328,6 +339,25 @@ class RedisBroker(Broker):
 
         answer.add_done_callback(know)
         return is_first
+
+    def keep(self, name: str, text: str, seconds: float) -> concurrent.futures.Future[None]:
+        kept: concurrent.futures.Future[None] = concurrent.futures.Future()
+        key, body = self._keys.kept(name), text.encode("utf-8", "surrogatepass")
+        sealed = self._signer.sign(KEPT_PURPOSE, key.encode(), body) + b" " + body
+        milliseconds = str(max(1, round(seconds * 1000)))
+        asked = self._ask(lambda: ("SET", key, sealed, "PX", milliseconds), again=False)
+        asked.add_done_callback(lambda done: settle(kept, error=done.exception()))
+        return kept
+
+    async def take(self, name: str) -> str | None:
+        key = self._keys.kept(name)
+        sealed: bytes | None = await asyncio.wrap_future(self._ask(lambda: ("GETDEL", key), again=False))
+        if sealed is None:
+            return None
+        signature, _, body = sealed.partition(b" ")
+        if not self._signer.is_good(signature, KEPT_PURPOSE, key.encode(), body):
+            raise BrokerError("what was kept is not signed with this broker_key")
+        return body.decode("utf-8", "surrogatepass")
 
     def close(self) -> None:
         with self._loading:

@@ -51,7 +51,7 @@ SCOPES = {one.value: one for one in Scope}
 ENDINGS = {one.value: one for one in Ending}
 """Quicker than calling the enumerations: there may be a million entries."""
 
-PURPOSE, RECORD_PURPOSE = b"revocation", b"record"
+PURPOSE, RECORD_PURPOSE, KEPT_PURPOSE = b"revocation", b"record", b"kept"
 
 
 @dataclass(slots=True, eq=False)
@@ -102,6 +102,10 @@ class Keys:
     def here(self, worker: str) -> str:
         """The connections of a worker."""
         return self(f"here:{worker}")
+
+    def kept(self, name: str) -> str:
+        """What is kept under a name, for a moment."""
+        return self(f"kept:{name}")
 
 
 class Outbox:

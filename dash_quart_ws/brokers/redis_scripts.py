@@ -11,6 +11,7 @@ Keys, all below one prefix:
 - `sent:ID`, the last batch of revocations of one process, for a while: it may have to ask again whether that was stored
 - `sessions` and `sessions-expire`, the records of sessions and when they expire
 - `claims`, what apps' secrets may use this prefix; `claim:NAME`, who was the first to claim something, for a day
+- `kept:NAME`, what is kept for a moment, with a signature in front of it; gone when it is read, or its time is up
 
 A position is a number that only grows. It begins at the clock's milliseconds, and whenever data may have been lost it
 jumps ahead by more than could have been: then no login has seen a later one than the next revocation gets.

@@ -143,6 +143,34 @@ class BrokerContract:
         await broker.position()
         assert listener.pushes == []
 
+    # ----------------------------------------------------------------------------------------- kept for a moment
+
+    @pytest.mark.parametrize("text", ["", "\ud800", "\x00", "a b c", "\U0001f512", "a" * 100_000])
+    async def test_what_is_kept_is_given_away_once(self, broker: Broker, text: str) -> None:
+        await asyncio.wrap_future(broker.keep("name", text, 30))
+        assert await broker.take("another name") is None
+        assert await broker.take("name") == text
+        assert await broker.take("name") is None
+
+    async def test_of_many_who_ask_at_once_one_gets_what_is_kept(self, broker: Broker) -> None:
+        await asyncio.wrap_future(broker.keep("name", "text", 30))
+        taken = await asyncio.gather(*(broker.take("name") for _ in range(20)))
+        assert sorted(taken, key=str) == [None] * 19 + ["text"]
+
+    async def test_what_is_kept_is_forgotten_when_its_time_is_up(self, broker: Broker) -> None:
+        await asyncio.wrap_future(broker.keep("soon", "text", 0.05))
+        await asyncio.wrap_future(broker.keep("later", "text", 30))
+        deadline = time.monotonic() + 0.05
+        while time.monotonic() <= deadline:
+            await asyncio.sleep(0.01)
+        assert await broker.take("soon") is None
+        assert await broker.take("later") == "text"
+
+    async def test_of_two_texts_under_one_name_the_last_is_kept(self, broker: Broker) -> None:
+        for text in ("first", "last"):
+            await asyncio.wrap_future(broker.keep("name", text, 30))
+        assert await broker.take("name") == "last"
+
     def test_a_closed_broker_says_so_and_keeps_nobody_waiting(self, broker: Broker) -> None:
         broker.close()
         target = Target(TargetKind.USER, "alice")

@@ -173,3 +173,27 @@ def test_a_url_names_an_absolute_file_or_memory_and_the_default_is_in_the_instan
         ("memory:", None),
     ):
         assert EmbeddedBroker.from_url(url, tmp_path)._path == file
+
+
+async def test_what_is_kept_for_a_moment_is_bounded_and_room_is_made_by_what_is_taken_or_expires(
+    broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "KEPT", 3)
+    monkeypatch.setattr(embedded, "KEPT_CHARACTERS", 20)
+    for name in ("a", "b", "c"):
+        broker.keep(name, "text", 30).result(10)
+    with pytest.raises(BrokerError, match="too much"):
+        broker.keep("d", "text", 30).result(10)
+    assert await broker.take("a") == "text"
+    with pytest.raises(BrokerError, match="too much"):
+        broker.keep("d", "a text of more characters", 30).result(10)
+    broker.keep("d", "text", 0).result(10)
+    broker.keep("e", "text", 30).result(10)  # the one before is over
+    assert [await broker.take(name) for name in "bcde"] == ["text", "text", None, "text"]
+
+
+async def test_what_is_kept_for_a_moment_does_not_survive_a_restart(broker: EmbeddedBroker) -> None:
+    broker.keep("name", "text", 30).result(10)
+    broker.close()
+    broker.load()
+    assert await broker.take("name") is None

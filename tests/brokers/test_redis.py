@@ -793,6 +793,43 @@ async def test_with_a_key_only_what_was_signed_with_it_for_this_channel_and_once
     assert sum("was left out" in one.message for one in caplog.records) == 1
 
 
+async def test_what_is_kept_for_a_moment_is_taken_by_any_worker_if_it_was_signed_with_the_key_for_that_name(
+    redis_server: RedisServer,
+) -> None:
+    one, other, stranger = (RedisBroker(redis_server.url, key=key) for key in ("k", "k", "another key"))
+    try:
+        for broker in (one, other, stranger):
+            broker.load()
+        await asyncio.wrap_future(one.keep("mine", "text", 30))
+        assert await other.take("mine") == "text"
+        assert await one.take("mine") is None
+        await asyncio.wrap_future(stranger.keep("theirs", "text", 30))
+        with pytest.raises(BrokerError, match="broker_key"):
+            await one.take("theirs")
+        await asyncio.wrap_future(one.keep("mine", "text", 30))
+        with redis_server.look() as client:
+            client.rename("dash-quart-ws:kept:mine", "dash-quart-ws:kept:moved")
+        with pytest.raises(BrokerError, match="broker_key"):
+            await one.take("moved")
+    finally:
+        for broker in (one, other, stranger):
+            await asyncio.to_thread(broker.close)
+
+
+async def test_what_is_to_be_kept_or_taken_for_a_moment_fails_while_redis_is_away(redis_server: RedisServer) -> None:
+    broker = RedisBroker(redis_server.url, timeout=0.5)
+    broker.load()
+    try:
+        redis_server.stop()
+        with pytest.raises(BrokerError):
+            await asyncio.wrap_future(broker.keep("name", "text", 30))
+        with pytest.raises(BrokerError):
+            await broker.take("name")
+    finally:
+        await asyncio.to_thread(broker.close)
+        redis_server.start()
+
+
 async def test_revocations_and_records_that_are_signed_with_another_key_are_not_believed(
     crew: Crew, redis: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
