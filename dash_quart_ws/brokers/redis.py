@@ -18,6 +18,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import dataclasses
+import hmac
 import json
 import logging
 import math
@@ -30,7 +31,7 @@ import threading
 import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis.exceptions import NoPermissionError, ResponseError
 
@@ -51,6 +52,7 @@ from .calls import Calls, settle
 from .redis_link import Address, Link, pairs, words
 from .redis_outbox import (
     KEPT_PURPOSE,
+    PURPOSE,
     RECORD_PURPOSE,
     Append,
     Call,
@@ -70,6 +72,8 @@ if TYPE_CHECKING:
     from .redis_link import Command
 
 logger = logging.getLogger("dash_quart_ws.broker")
+
+T = TypeVar("T")
 
 LEASE = 10.0
 TIMEOUT = 2.0
@@ -139,7 +143,8 @@ class RedisBroker(Broker):
         timeout: seconds that each step of talking to Redis may take.
         answer_timeout: seconds that other workers have to answer.
         serves: whether this is a worker. False for a program that publishes, revokes and asks from outside: it knows no
-            revocations, has no lease, is told nothing but answers, and is nobody's `missing`.
+            revocations, has no lease, is told nothing but answers, and is nobody's `missing`. It does not know who lives,
+            either: a question of its that was not sent fails with `BrokerError`, instead of naming who is missing.
 
     Raises:
         ConfigurationError: the URL cannot be used.
@@ -269,18 +274,15 @@ class RedisBroker(Broker):
         return written
 
     def records(self) -> list[SessionRecord]:
-        found: concurrent.futures.Future[list[SessionRecord]] = concurrent.futures.Future()
-
-        def read() -> None:
-            self._spawn(self._read_records()).add_done_callback(lambda task: _pass_on(task, found))
-
-        if not self._tell(read):
-            return []
         try:
-            return found.result()
+            return self.ask_records().result()
         except BrokerError as error:
             logger.warning("cannot read what was known of sessions (%s): it is known again when they are seen", error)
             return []
+
+    def ask_records(self) -> concurrent.futures.Future[list[SessionRecord]]:
+        """What `records` gives, for who may not take silence for nobody: the future fails with `BrokerError`."""
+        return self._learn(self._read_records)
 
     @property
     def worker(self) -> Worker:
@@ -313,12 +315,11 @@ class RedisBroker(Broker):
         self._tell(self._leave, connection)
 
     async def connections(self) -> list[Presence]:
-        workers = pairs(await asyncio.wrap_future(self._ask(lambda: ("HGETALL", self._keys.workers))))
-        lists = [self._ask(_command("HGETALL", self._keys.here(id.decode()))) for id, _ in workers]
-        found: list[Presence] = []
-        for (id, facts), here in zip(workers, lists, strict=True):
-            found += _presences(_worker_of(id.decode(), facts), await asyncio.wrap_future(here))
-        return found
+        return await asyncio.wrap_future(self.ask_connections())
+
+    def ask_connections(self) -> concurrent.futures.Future[list[Presence]]:
+        """What `connections` gives, for who has no event loop."""
+        return self._learn(self._read_connections)
 
     def request(self, question: Json) -> concurrent.futures.Future[Answers]:
         answers: concurrent.futures.Future[Answers] = concurrent.futures.Future()
@@ -380,6 +381,13 @@ class RedisBroker(Broker):
         if not self._tell(self._call, Call(make, answer, again)):
             settle(answer, error=BrokerError("the broker is closed"))
         return answer
+
+    def _learn(self, read: Callable[[], Coroutine[Any, Any, T]]) -> concurrent.futures.Future[T]:
+        """What a coroutine of ours gives, which runs on our loop."""
+        found: concurrent.futures.Future[T] = concurrent.futures.Future()
+        if not self._tell(lambda: self._spawn(read()).add_done_callback(lambda task: _pass_on(task, found))):
+            settle(found, error=BrokerError("the broker is closed"))
+        return found
 
     def _advance(self, position: int) -> None:
         with self._lock:
@@ -548,6 +556,7 @@ class RedisBroker(Broker):
         if is_new == "1":
             await self._call_others(link, epoch, wait=is_first and self._serves)
         if not self._serves:
+            await self._compare_keys(link)
             self._epoch = epoch
             return []
         loaded: list[Revocation] = []
@@ -568,6 +577,26 @@ class RedisBroker(Broker):
             await self._restore(link, epoch, [one for _, one in self._recent])
         await self._register(link, epoch)  # from here on the others know that all which is known here is stored
         return loaded
+
+    async def _compare_keys(self, link: Link) -> None:
+        """Nobody can read what is signed with another key: a revocation that no worker can read holds nowhere, and keeps the
+        workers that begin later from serving.
+
+        Raises:
+            ConfigurationError: what is stored is signed with another key.
+        """
+        _, entries = await link.ask("ZSCAN", self._keys.revocations, 0, "COUNT", 1)
+        _, sessions = await link.ask("HSCAN", self._keys.sessions, 0, "COUNT", 1)
+        signed = [(PURPOSE, entry.partition(b" ")[2]) for entry in entries[::2]]  # all but the position
+        signed += [(RECORD_PURPOSE, entry) for entry in sessions[1::2]]
+        if signed and not any(self._is_signed_as_here(purpose, entry) for purpose, entry in signed):
+            raise ConfigurationError(
+                "the workers sign with another broker_key, or do not sign: give this program theirs"
+            )
+
+    def _is_signed_as_here(self, purpose: bytes, entry: bytes) -> bool:
+        signature, _, text = entry.partition(b" ")
+        return hmac.compare_digest(signature, self._signer.sign(purpose, text))
 
     async def _call_others(self, link: Link, epoch: str, *, wait: bool) -> None:
         """The data was found lost, or is another server's: let the others know at once, and give back what they know.
@@ -806,14 +835,25 @@ class RedisBroker(Broker):
         sent = self._outbox.call(lambda: ("PUBLISH", channel, self._sealed(channel, body)))
         living = self._outbox.call(lambda: ("ZRANGE", self._keys.alive, 0, -1))
 
-        def know(future: concurrent.futures.Future[Any]) -> None:
-            if sent.exception() is not None or future.exception() is not None:
+        unknown = 2
+
+        def know(_future: concurrent.futures.Future[Any]) -> None:
+            nonlocal unknown
+            unknown -= 1
+            if unknown:  # to ask the other one for its outcome would stop this loop, which is to learn it
+                return
+            error = sent.exception() or living.exception()
+            if error is None:
+                self._living = set(words(living.result())) - {self._worker.id}
+                self._expect(ask, self._living)
+            elif self._serves:
                 self._expect(ask, self._living)
                 self._give_up(ask)
             else:
-                self._living = set(words(future.result())) - {self._worker.id}
-                self._expect(ask, self._living)
+                del self._questions[ask]
+                settle(answers, error=error)
 
+        sent.add_done_callback(know)
         living.add_done_callback(know)
 
     def _answer(self, by: str, ask: str, answer: concurrent.futures.Future[Json] | Json) -> None:
@@ -856,6 +896,14 @@ class RedisBroker(Broker):
         if unreadable:
             logger.warning("%d known sessions cannot be read: they are known again when they are seen", unreadable)
         return list({one.id: one for one in found}.values())  # a scan may give one twice
+
+    async def _read_connections(self) -> list[Presence]:
+        workers = pairs(await self._result(lambda: ("HGETALL", self._keys.workers)))
+        lists = (self._result(_command("HGETALL", self._keys.here(id.decode()))) for id, _ in workers)
+        found: list[Presence] = []
+        for (id, facts), here in zip(workers, await asyncio.gather(*lists), strict=True):
+            found += _presences(_worker_of(id.decode(), facts), here)
+        return found
 
     async def _result(self, make: Callable[[], Command]) -> Any:
         """What Redis answers, for code on our own loop."""

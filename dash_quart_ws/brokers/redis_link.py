@@ -37,6 +37,8 @@ SCHEMES = {
 
 PREFIX = "dash-quart-ws"
 
+QUOTED = "In a user and a password, write @ : / ? # % as %40 %3A %2F %3F %23 %25"
+
 Command = tuple["str | bytes | int | float", ...]
 
 
@@ -60,10 +62,16 @@ class Address:
         Raises:
             ConfigurationError: it cannot be used. The message does not hold the password.
         """
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            _ = parts.port
+        except ValueError:
+            raise ConfigurationError(f"broker=…: give a URL of a host and the number of its port. {QUOTED}") from None
         scheme = SCHEMES.get(parts.scheme)
         if scheme is None:
             raise ConfigurationError(f"broker={parts.scheme!r}://…: give redis://, rediss://, valkey:// or valkeys://")
+        if "@" in parts.path + parts.query + parts.fragment:  # it would be shown in what is said of the path
+            raise ConfigurationError(f"broker=…: {QUOTED}")
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
         prefix = options.pop("prefix", PREFIX)
         if not prefix or not prefix.isascii() or not prefix.isprintable() or set(prefix) & set(" *?[]\\"):

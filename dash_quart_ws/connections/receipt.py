@@ -46,6 +46,7 @@ class Pending(Generic[T]):
 
         Raises:
             TimeoutError: it is not known after `timeout` seconds.
+            Exception: what kept it from being done, as `await` raises it.
         """
         return self._future.result(timeout)
 
@@ -70,6 +71,11 @@ class Pending(Generic[T]):
         """The outcome is known."""
         if not self._future.done():
             self._future.set_result(value)
+
+    def fail(self, error: BaseException) -> None:
+        """It could not be done: whoever asks is told."""
+        if not self._future.done():
+            self._future.set_exception(error)
 
 
 class PendingReceipt(Pending[Receipt]):

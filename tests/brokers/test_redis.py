@@ -1062,6 +1062,52 @@ async def test_from_outside_one_can_revoke_push_and_ask_without_being_taken_for_
     await a.knows("t")
 
 
+async def test_a_question_that_is_lost_on_its_way_names_who_is_missing_and_stops_nothing(
+    own_crew: Crew, own_redis: RedisServer
+) -> None:
+    a, b = own_crew.join(timeout=0.3), own_crew.join()
+    assert (await outcome(a.broker.request("who?"))).given
+    own_redis.freeze()
+    answers = await outcome(a.broker.request("who?"))
+    assert answers == Answers({}, (b.broker.worker.id,))
+    own_redis.thaw()
+    await a.stored("s")
+    await b.knows("s")
+
+
+async def test_from_outside_one_is_told_what_could_not_be_asked(own_crew: Crew, own_redis: RedisServer) -> None:
+    own_crew.join()
+    outside = own_crew.join(serves=False, timeout=0.3)
+    assert (await outcome(outside.broker.request("who?"))).given
+    own_redis.freeze()
+    for ask in (lambda: outside.broker.request("who?"), outside.broker.ask_records, outside.broker.ask_connections):
+        with pytest.raises(BrokerError):
+            await outcome(ask())
+    own_redis.thaw()
+    outside.broker.close()
+    for ask in (outside.broker.ask_records, outside.broker.ask_connections):
+        with pytest.raises(BrokerError, match="closed"):
+            await outcome(ask())
+
+
+@pytest.mark.parametrize("kept", ["a revocation", "a record"])
+async def test_from_outside_nothing_is_written_that_the_workers_cannot_read(
+    crew: Crew, redis: RedisServer, kept: str
+) -> None:
+    a = crew.join(key="theirs")
+    if kept == "a revocation":
+        await a.stored("s")
+    else:
+        await outcome(a.broker.record(record("s")))
+    for key in (None, "another"):
+        outside = RedisBroker(redis.url, key=key, serves=False)
+        with pytest.raises(ConfigurationError, match="broker_key"):
+            await asyncio.to_thread(outside.load)
+    outside = crew.join(key="theirs", serves=False).broker
+    await outcome(outside.append(revocation("t")).stored)
+    await a.knows("t")
+
+
 def stored_subjects(redis: RedisServer) -> set[str]:
     """The subjects of what is stored."""
     with redis.look() as client:

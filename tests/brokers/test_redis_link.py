@@ -47,6 +47,8 @@ def test_a_url_says_where_the_store_is_and_which_part_is_ours(
         "redis://:secret@host?prefix=a%20b", "redis://:secret@host?prefix=a*", "redis://:secret@host?prefix=a%0ab",
         "redis://:secret@host?prefix=%C3%A9", "redis://:secret@host:port", "redis://:secret@host?no_such_option=1",
         "redis://:secret@host?socket_keepalive_options=secret&max_connections=x", "",
+        "redis://user:secret", "redis://user:se/secret@host/0", "redis://user:1?secret@host", "redis://user:1#secret@host",
+        "redis://user:[secret@host", "rediss:/user:secret@host",
     ],
 )  # fmt: skip
 def test_a_url_that_cannot_be_used_is_refused_without_its_password(url: str) -> None:

@@ -82,3 +82,20 @@ async def test_delivery_is_told_when_somebody_gets_the_outcome_and_not_when_it_i
     assert told == ["known 7"]
     assert await pending == 7
     assert told == ["known 7", "delivered"]
+
+
+async def test_what_could_not_be_done_is_raised_wherever_somebody_asks() -> None:
+    pending: Pending[int] = Pending()
+    early = asyncio.create_task(_outcome_of(pending))
+    await asyncio.sleep(0)
+    pending.fail(LookupError("gone"))
+    pending.fail(ValueError("too late"))
+    pending.resolve(7)
+    with pytest.raises(LookupError, match="gone"):
+        await early
+    with pytest.raises(LookupError, match="gone"):
+        pending.result(0)
+
+
+async def _outcome_of(pending: Pending[int]) -> int:
+    return await pending
