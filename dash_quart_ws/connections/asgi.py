@@ -284,6 +284,7 @@ def socket_class(previous: type[Any], paths: MutableSet[str]) -> type[Any]:
             # an HTTP route.
             scope["scheme"] = WEBSOCKET_SCHEMES.get(scope["scheme"], scope["scheme"])
             websocket = self._create_websocket_from_scope(socket.send)
+            websocket.buffer = UNREAD  # type: ignore[attr-defined]  # the queue's place in Quart 0.23
             await self.handle_websocket(websocket, socket.send)
 
     return DashWebsocketConnection

@@ -57,6 +57,9 @@ makes them, a third of a second for so many, and they take 64 bytes and more eac
 class CallbackBody(Body):
     """A request's body that says when it is wanted.
 
+    Quart's own counts what it is given in some releases, and in others (0.23) only what somebody has taken: this one keeps
+    to its limit by itself, and drops what still comes once nobody is there to take it.
+
     `patience`: seconds in which it has to be complete, or else to have grown as much as at the rate of `SLOWEST`, over and
     over again; None: it may stall.
     """
@@ -70,27 +73,73 @@ class CallbackBody(Body):
         self.size = 0
         """Bytes that have come so far."""
         self.is_parsed = False
+        self._limit = limit
+        self._come_so_far = bytearray()
+        self._news = asyncio.Event()
         self._ended = asyncio.Event()
-        if expected is not None and limit is not None and expected > limit:
+        self._too_large = expected is not None and limit is not None and expected > limit
+        if self._too_large:
             self._ended.set()  # it is refused: there is nothing to wait for
 
+    async def put(self, data: bytes) -> None:
+        """Quart 0.23 says so."""
+        self.append(data)
+
     def append(self, data: bytes) -> None:
+        """Quart up to 0.22 says so."""
         self.size += len(data)
-        super().append(data)
+        if not data or self._ended.is_set():
+            return
+        self._come_so_far.extend(data)
+        self._news.set()
+        if self._limit is not None and len(self._come_so_far) > self._limit:
+            self._too_large = True
+            self.set_complete()
 
     def set_complete(self) -> None:
-        super().set_complete()
         self._ended.set()
+        self._news.set()
+
+    def disconnect(self) -> None:
+        """The client has gone: who waits for the body is cancelled by Quart."""
+
+    def drop(self) -> None:
+        """The request has been answered: what still comes is for nobody."""
+        self.set_complete()
+        self._come_so_far.clear()
+        self.wanted.set()
+
+    def set_result(self, data: bytes) -> None:
+        self.append(data)
+        self.set_complete()
+
+    def clear(self) -> None:
+        self._come_so_far.clear()
 
     async def __anext__(self) -> bytes:
         self.wanted.set()
+        self._refuse()
         async with asyncio.timeout(self.patience):
-            return await super().__anext__()
+            await self._news.wait()
+        self._refuse()
+        if not self._come_so_far:
+            raise StopAsyncIteration
+        data = bytes(self._come_so_far)
+        self._come_so_far.clear()
+        if not self._ended.is_set():
+            self._news.clear()
+        return data
 
     def __await__(self) -> Generator[Any, None, Any]:
         self.wanted.set()
+        self._refuse()
         yield from self._come().__await__()
-        return (yield from super().__await__())
+        self._refuse()
+        return bytes(self._come_so_far)
+
+    def _refuse(self) -> None:
+        if self._too_large:
+            raise RequestEntityTooLarge
 
     async def _come(self) -> None:
         while not self._ended.is_set():
@@ -109,15 +158,24 @@ def http_class(previous: type[Any], paths: Set[str]) -> type[Any]:
     class DashHTTPConnection(previous):  # type: ignore[misc]
         """Quart's ASGI request; the body of a callback waits until it is wanted."""
 
-        async def handle_messages(self, request: Any, receive: Callable[[], Awaitable[Any]]) -> None:
-            # Before the view's first step: Quart starts this task first. An app's own class of bodies is left alone.
+        def _create_request_from_scope(self, send: Any) -> Any:
+            request = super()._create_request_from_scope(send)
+            # An app's own class of bodies is left alone.
             if request.path in paths and type(request.body) is Body:
                 limit = self.app.config["MAX_CONTENT_LENGTH"]
-                body = CallbackBody(request.content_length, limit, request.body_timeout)
-                request.body = body
+                request.body = CallbackBody(request.content_length, limit, request.body_timeout)
                 request.body_timeout = None  # which counts from beginning to end
-                await body.wanted.wait()
-            await super().handle_messages(request, receive)
+            return request
+
+        async def handle_messages(
+            self, request: Any, receive: Callable[[], Awaitable[Any]], *view: asyncio.Task[Any]
+        ) -> None:
+            """`view`: the task of the request, in Quart 0.23, which otherwise cancels this one at that task's end."""
+            if isinstance(request.body, CallbackBody):
+                for task in view:
+                    task.add_done_callback(lambda _: request.body.drop())
+                await request.body.wanted.wait()
+            await super().handle_messages(request, receive, *view)
 
     return DashHTTPConnection
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from quart import Request
 from quart.wrappers.request import Body
+from werkzeug.exceptions import RequestEntityTooLarge
 
-from dash_quart_ws.connections.body import MOST_OBJECTS
+from dash_quart_ws.connections.body import MOST_OBJECTS, CallbackBody
 from tests.server import Server, request_message, serving
 from tests.sessions.site import ECHO, Site, until
 
@@ -160,6 +161,7 @@ async def test_nothing_is_taken_from_the_server_before_it_is_known_whose_it_is_a
     pieces = [body[start : start + MB] for start in range(0, len(body), MB)]
     taken: list[int] = []
     sent: list[dict[str, Any]] = []
+    answered = asyncio.Event()
 
     @site.server.before_request
     async def slowly() -> None:
@@ -171,11 +173,14 @@ async def test_nothing_is_taken_from_the_server_before_it_is_known_whose_it_is_a
         number = len(taken)
         taken.append(number)
         if number >= len(pieces):
-            await asyncio.Event().wait()
+            await answered.wait()
+            return {"type": "http.disconnect"}
         return {"type": "http.request", "body": pieces[number], "more_body": number + 1 < len(pieces)}
 
     async def send(event: dict[str, Any]) -> None:
         sent.append(event)
+        if event["type"] == "http.response.body" and not event.get("more_body"):
+            answered.set()
 
     async with site:
         cookie = await site.login("alice")
@@ -188,6 +193,25 @@ async def test_nothing_is_taken_from_the_server_before_it_is_known_whose_it_is_a
     assert sent[0]["status"] == 200
     answer = json.loads(b"".join(event.get("body", b"") for event in sent))
     assert len(answer["response"]["echo"]["children"]) == len("alice ") + 20 * MB
+
+
+async def test_what_comes_after_the_answer_is_kept_by_nobody() -> None:
+    body = CallbackBody(None, None, None)
+    body.append(b"x" * MB)
+    body.drop()
+    await body.put(b"x" * MB)
+    assert await body == b""
+
+
+async def test_a_body_takes_no_more_than_its_limit_whether_anybody_reads_it_or_not() -> None:
+    body = CallbackBody(None, 2 * MB, None)
+    for _ in range(100):
+        await body.put(b"x" * MB)
+    with pytest.raises(RequestEntityTooLarge):
+        await body
+    with pytest.raises(RequestEntityTooLarge):
+        await anext(body)
+    assert len(body._come_so_far) <= 3 * MB
 
 
 async def test_an_apps_own_class_of_bodies_is_left_alone() -> None:
