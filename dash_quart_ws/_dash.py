@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, cast
 
 from dash import Dash, _callback, _callback_signing, _pages, _validate, hooks
 from dash._callback_context import context_value
+from dash._callback_context import set_props as _set_props
 from dash._get_app import app_context
 from dash._grouping import grouping_len, map_grouping
 from dash._utils import AttributeDict, split_callback_id, stringify_id
@@ -54,11 +55,14 @@ __all__ = [
     "component_json",
     "dash_apps",
     "get_hooks",
+    "given_to_set_props",
     "has_dev_tools",
     "is_component",
     "is_own_first_request",
     "is_router",
+    "needs_http",
     "page_found_for",
+    "post_what_needs_http",
     "sign_page",
     "signed_page",
     "stringify_id",
@@ -218,7 +222,8 @@ class RequestAdapter(QuartRequestAdapter):
 
     @property
     def context(self) -> Any:
-        return g if self._is_websocket else super().context
+        """Where Dash keeps what a callback measures: `g` of a connection is that of all its callbacks."""
+        return (callback_context() or g) if self._is_websocket else super().context
 
     @property
     def path(self) -> str:
@@ -506,6 +511,40 @@ def traceback_page(backend: QuartDashServer, secret: str, error: Exception) -> s
     """Dash's page about an exception, in debug mode; pruned as the backend's `error_handling_mode` says."""
     page: str = backend._get_traceback(secret, error)
     return page
+
+
+def needs_http(spec: Mapping[str, Any]) -> bool:
+    """Whether a callback of `callback_map` works over HTTP only.
+
+    That is what runs in the background, what cancels that, and what may bring a component library along: the renderer
+    sends the handles of jobs, and loads libraries, over HTTP only.
+    """
+    return bool(spec.get("background") or spec.get("allow_dynamic_callbacks") or _cancels(spec.get("callback")))
+
+
+def _cancels(function: Any) -> bool:
+    """Whether this is the callback that Dash makes of a background callback's `cancel=`."""
+    original = inspect.unwrap(function) if function is not None else None
+    return getattr(original, "__qualname__", None) == "Dash._setup_server.<locals>.cancel_call"
+
+
+def post_what_needs_http(app: Dash) -> None:
+    """Have the renderer post over HTTP what needs it, whatever else goes over the websocket.
+
+    It posts what is listed as running in the background; one with a `response` in its first answer is not asked for again.
+    """
+    for listed in app._callback_list:
+        if not listed["background"] and needs_http(app.callback_map.get(listed["output"], {})):
+            listed["background"] = {"interval": 1000}
+
+
+def given_to_set_props() -> Mapping[str, Any] | None:
+    """The properties that `dash.set_props` was given, if it has called who asks: it passes them on one by one."""
+    caller = sys._getframe(2)
+    if caller.f_code is not _set_props.__code__:
+        return None
+    props: Mapping[str, Any] = caller.f_locals["props"]
+    return props
 
 
 def callback_list(app: Dash) -> list[dict[str, Any]]:

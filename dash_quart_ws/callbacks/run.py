@@ -19,7 +19,7 @@ from dash.exceptions import PreventUpdate, WebsocketDisconnected
 from quart import abort, jsonify
 from werkzeug.exceptions import HTTPException
 
-from .._dash import Callbacks, callback_traceback, websocket_options
+from .._dash import Callbacks, callback_traceback, needs_http, websocket_options
 from ..connections.body import size_here
 from ..exceptions import TooManyCallbacks, WebsocketNeeded
 from ..sessions.rights import RIGHTS, rights_here
@@ -206,6 +206,8 @@ class Runner:
         spec: dict[str, Any] | None = self._app.callback_map.get(output)
         if spec is None or "callback" not in spec:
             return f"There is no callback for {output[:64]!r}"
+        if needs_http(spec):
+            return f"The callback for {output[:64]!r} runs over HTTP only"
         if not self._options.everything and not spec.get("websocket"):
             return f"The callback for {output[:64]!r} does not run over the websocket: give it websocket=True"
         return None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dash import Patch
 from dash.exceptions import WebsocketDisconnected
 
-from .._dash import DashWebsocketCallback, stringify_id
+from .._dash import DashWebsocketCallback, given_to_set_props, stringify_id
 from ..exceptions import NotConnected
 from ..wire.close import CloseCode
 from ..wire.messages import SetProps
@@ -85,9 +85,19 @@ class WebsocketCallback(DashWebsocketCallback):
         return self._renderer.gone
 
     def set_prop_sync(self, component_id: str | Mapping[str, Any], prop_name: str, value: Any) -> None:
-        """Set one property in the tab that called, now. Never waits; `dash.set_props` uses this."""
-        if not self.is_shutdown:
-            self._renderer.send(props_message(self._renderer.id, component_id, {prop_name: value}))
+        """Set one property in the tab that called, now. Never waits; `dash.set_props` uses this.
+
+        What `dash.set_props` is given at once arrives at once, in the first of its calls: a callback with two of the
+        properties as its inputs is called once, as over HTTP.
+        """
+        if self.is_shutdown:
+            return
+        props = given_to_set_props()
+        if props is None:
+            props = {prop_name: value}
+        elif next(iter(props)) != prop_name:
+            return
+        self._renderer.send(props_message(self._renderer.id, component_id, props))
 
     async def set_prop(self, component_id: str | Mapping[str, Any], prop_name: str, value: Any) -> None:
         """The same, to be awaited."""

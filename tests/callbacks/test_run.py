@@ -9,14 +9,16 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from dash import Input, Output, ctx
+from dash import DiskcacheManager, Input, Output, ctx, set_props
+from diskcache import Cache
 
 from dash_quart_ws import WebsocketNeeded
-from tests.server import call, next_message, serving
+from tests.server import call, next_message, request_message, serving
 from tests.sessions.site import ECHO, Site
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
     from tests.server import Server
 
@@ -60,6 +62,91 @@ async def test_in_debug_mode_the_dev_tools_get_the_traceback_of_the_users_own_co
     assert "in fails" in payload["message"]
     assert payload["message"].rstrip().endswith("ZeroDivisionError: what went wrong")
     assert "_async_invoke_callback" not in payload["message"], "Dash's own frames are pruned"
+
+
+# ------------------------------------------------------------------------------------- as a callback over HTTP is
+
+
+async def frames(site: Site, output: str) -> list[Any]:
+    """What the server sends for one callback of alice's, up to its response."""
+    told: list[Any] = []
+    async with site.websocket(await site.login("alice")) as socket:
+        await socket.send(request_message(output))
+        while not told or told[-1]["type"] != "callback_response":
+            message = await socket.receive_json()
+            told += message if isinstance(message, list) else [message]
+    return told
+
+
+async def test_what_set_props_is_given_at_once_arrives_at_once() -> None:
+    site = Site()
+
+    @site.app.callback(Output("sync", "children"), Input("go", "n_clicks"))
+    def sync(n_clicks: int) -> int:
+        set_props({"b": 1, "a": 2}, {"value": "x", "title": "y"})
+        set_props("text", {"value": "z"})
+        ctx.websocket.set_prop_sync("text", "title", "alone")
+        return n_clicks
+
+    @site.app.callback(Output("async", "children"), Input("go", "n_clicks"))
+    async def asynchronous(n_clicks: int) -> int:
+        set_props("text", {"value": "x", "title": "y"})
+        await ctx.websocket.set_prop("text", "value", "alone")
+        return n_clicks
+
+    async with site:
+        sync_told = [one["payload"] for one in await frames(site, "sync.children")][:-1]
+        async_told = [one["payload"] for one in await frames(site, "async.children")][:-1]
+    assert sync_told == [
+        {"componentId": '{"a":2,"b":1}', "props": {"value": "x", "title": "y"}},
+        {"componentId": "text", "props": {"value": "z"}},
+        {"componentId": "text", "props": {"title": "alone"}},
+    ]
+    assert async_told == [
+        {"componentId": "text", "props": {"value": "x", "title": "y"}},
+        {"componentId": "text", "props": {"value": "alone"}},
+    ]
+
+
+async def test_two_callbacks_of_a_connection_may_measure_the_same_and_do_not_see_one_anothers() -> None:
+    site = Site()
+    seen: list[Any] = []
+
+    @site.app.callback(Output("timed", "children"), Input("go", "n_clicks"))
+    async def timed(n_clicks: int) -> int:
+        ctx.record_timing("database", 0.25)
+        seen.append(dict(ctx.timing_information))
+        return n_clicks
+
+    async with site, site.websocket(await site.login("alice")) as socket:
+        for number in ("1", "2"):
+            await socket.send(request_message("timed.children", request_id=number))
+            assert (await socket.receive_json())["payload"]["status"] == "ok"
+    assert seen == [{"database": {"dur": 250, "desc": None}}] * 2
+
+
+async def test_what_works_over_http_only_is_listed_so_that_the_renderer_posts_it_and_refused_over_the_socket(
+    tmp_path: Path,
+) -> None:
+    site = Site(dash={"background_callback_manager": DiskcacheManager(Cache(str(tmp_path)))})
+    background = {"background": True, "cancel": Input("stop", "n_clicks")}
+
+    @site.app.callback(Output("job", "children"), Input("go", "n_clicks"), **background)
+    def job(n_clicks: int) -> int:
+        return n_clicks
+
+    @site.app.callback(Output("late", "children"), Input("go", "n_clicks"), _allow_dynamic_callbacks=True)
+    def imports(n_clicks: int) -> int:
+        return n_clicks
+
+    async with site:
+        cookie = await site.login("alice")
+        listed = (await site.get("/_dash-dependencies", cookie)).json
+        posted = {one["output"] for one in listed if one["background"]}
+        answers = [(await frames(site, output))[-1]["payload"] for output in sorted(posted)]
+    assert posted == {"job.children", "stop.id", "late.children"}
+    assert [one["status"] for one in answers] == ["error"] * 3
+    assert {one["message"].partition(" runs ")[2] for one in answers} == {"over HTTP only"}
 
 
 # ------------------------------------------------------------------------- a callback that needs the websocket
