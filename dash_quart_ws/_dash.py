@@ -26,7 +26,7 @@ from dash.development.base_component import Component
 from dash.exceptions import UnsupportedRelativePath
 from dash.fingerprint import check_fingerprint
 from quart import Response, g, has_request_context, websocket
-from werkzeug.datastructures import MultiDict
+from werkzeug.datastructures import Headers, MultiDict
 from werkzeug.local import LocalProxy
 
 from ._plotly import names_of
@@ -38,7 +38,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BundleFile",
+    "CallbackResponse",
     "Callbacks",
+    "Carrier",
     "DashWebsocketCallback",
     "FirstContact",
     "Prepared",
@@ -49,6 +51,7 @@ __all__ = [
     "assets_endpoint",
     "background_manager",
     "callback_context",
+    "callback_here",
     "callback_list",
     "callback_traceback",
     "callback_url",
@@ -251,16 +254,34 @@ class RequestAdapter(QuartRequestAdapter):
         return self._is_websocket or bool(super().is_json)
 
 
-class SocketResponse(QuartResponseAdapter):
-    """`ctx.response` over the websocket. Dash's own makes a whole response for each callback; mostly nobody asks for it."""
+class CallbackResponse(QuartResponseAdapter):
+    """`ctx.response`: Dash's own, with the rest of what one does to a response's cookies and headers."""
 
-    def __init__(self) -> None:
-        self._headers: dict[str, Any] = {}
-        self._cookies: dict[str, Any] = {}
+    def delete_cookie(self, key: str, **options: Any) -> None:
+        """As Quart's `Response.delete_cookie`."""
+        self.callback_response.delete_cookie(key, **options)
+
+    @property
+    def headers(self) -> Headers:
+        """The headers of the response that brings the callback's result."""
+        return self.callback_response.headers
+
+
+class SocketResponse(CallbackResponse):
+    """`ctx.response` over the websocket. Dash's own makes a whole response for each callback; mostly nobody asks for it.
+
+    Args:
+        callback: what `ctx.websocket` is: it is told when somebody does.
+    """
+
+    def __init__(self, callback: Any) -> None:
+        self._callback = callback
 
     @functools.cached_property
     def _quart_response(self) -> Response:  # type: ignore[override]  # which Dash's own sets
-        return Response(content_type="application/json")
+        response = Response(content_type="application/json")
+        self._callback.responds(response)
+        return response
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -401,7 +422,9 @@ class Callbacks:
                 "input_values": values,
                 "state_values": state_values,
                 "triggered_inputs": [{"prop_id": prop_id, "value": values.get(prop_id)} for prop_id in changed],
-                "dash_response": SocketResponse() if websocket_callback else app.backend.response_adapter(),
+                "dash_response": SocketResponse(websocket_callback)
+                if websocket_callback
+                else app.backend.response_adapter(),
                 "cookies": carrier.cookies.copy(),
                 "headers": carrier.headers.copy(),
                 "args": carrier.args,
@@ -593,6 +616,11 @@ def callback_context() -> dict[str, Any]:
     """What Dash's `ctx` reads from, in a callback or a background job; empty elsewhere."""
     found: dict[str, Any] = context_value.get({})
     return found
+
+
+def callback_here() -> Any:
+    """What `ctx.websocket` is, in a callback over the websocket; None elsewhere."""
+    return context_value.get({}).get("dash_websocket")
 
 
 # --------------------------------------------------------------------------------------------------------- pages

@@ -12,7 +12,8 @@ The story of one callback over the websocket:
 5. `callbacks.run` refuses what is not this visitor's to call (`sessions.guard`); else it prepares the callback as Dash
    does, and calls the user's function: on the event loop, or in the pool. A `protected_callback` looks at its user's
    groups first (`sessions.access`, `sessions.rights`).
-6. Its outcome is a message; `connections.writer` queues it, `wire.codec` makes a frame of all that waits, and
+6. What it did to its browser (cookies, login, logout) waits for a request that can do so: `callbacks.effects`.
+7. Its outcome is a message; `connections.writer` queues it, `wire.codec` makes a frame of all that waits, and
    `connections.asgi` hands it to the server.
 
 Over HTTP the same function is reached through `_dash-update-component`: `sessions.guard`, then step 5.
@@ -36,6 +37,7 @@ from . import _servers
 from ._dash import (
     PAGE_PATH,
     BundleFile,
+    CallbackResponse,
     FirstContact,
     QuartDashServer,
     RequestAdapter,
@@ -51,6 +53,7 @@ from ._dash import (
     websocket_options,
 )
 from .browser import bundles, pages
+from .callbacks.effects import EffectsDesk, divide_session
 from .callbacks.jobs import Jobs
 from .callbacks.pool import Pool
 from .callbacks.run import Runner
@@ -96,6 +99,7 @@ class _Backend(QuartDashServer):
     def __init__(self, server: Quart) -> None:
         super().__init__(server)
         self.request_adapter = RequestAdapter
+        self.response_adapter = CallbackResponse
         self.session_end_hooks: list[Callable[..., Any]] = []
         self._connect_hooks: list[Callable[..., Any]] = []
         self._disconnect_hooks: list[Callable[..., Any]] = []
@@ -190,7 +194,15 @@ class QuartBackend(_Backend):
         self._threads = self.options.callback_threads or dash_options.max_workers
         self._pool: Pool | None = None
         self._jobs = Jobs(self._sessions, lambda job, name: self._extension.spawn(job, name=name))
-        self._runner = Runner(dash_app, self.pool, self._sessions, self._guard, self._extension.shares)
+        self._effects = EffectsDesk(
+            dash_app,
+            self._extension.broker,
+            self._sessions,
+            self._guard,
+            self._allowed_origins,
+            self.options.broker_timeout,
+        )
+        self._runner = Runner(dash_app, self.pool, self._sessions, self._guard, self._extension.shares, self._effects)
         if self.options.protect_assets:
             endpoint = assets_endpoint(dash_app)
             self.server.view_functions[endpoint] = self._guard.file(self.server.view_functions[endpoint])
@@ -317,6 +329,9 @@ class QuartBackend(_Backend):
         for rule, view in (("<file>", bundles.serve), ("session", self._guard.is_current)):
             path = f"{self._prefix}_dash-quart-ws/{rule}"
             self.server.add_url_rule(path, endpoint=path, view_func=view)
+        path = f"{self._prefix}_dash-quart-ws/effects"
+        self._extension.add_callback_path(path)  # whose body is not read before it is wanted
+        self.server.add_url_rule(path, endpoint=path, view_func=self._effects.answer, methods=["POST"])
 
     def _written(self, view: Callable[..., Any]) -> Callable[..., Any]:
         """Dash's page, with what it has to know about the session that it is rendered for."""
@@ -471,6 +486,7 @@ class QuartBackend(_Backend):
             share=self._extension.shares.of(self._sessions.payer()),
             visitor=visitor_of(opening),
         )
+        divide_session()
         if connection.user is not None and admitted.authenticated:
             self._keep_rights(connection, connection.user)
         else:

@@ -8,6 +8,7 @@
     ├── GroupsUnknown                     the app's `list_groups` gave no answer: nobody is let through
     ├── WebsocketNeeded                   a callback that uses `ctx.websocket` came over HTTP, where there is none
     ├── TooManyCallbacks                  a limit on callbacks in flight, or on those that wait for a thread, is reached
+    ├── EffectsUnavailable                a callback over the websocket cannot set cookies or headers, and says why
     ├── PropertyUnavailable               the browser does not give `get_prop` what it was asked for
     └── NotConnected                      there is no connection for what was asked
 
@@ -56,6 +57,14 @@ class TooManyCallbacks(DashQuartWsError):  # noqa: N818 - a state, named as one
 
     def __init__(self) -> None:
         super().__init__("Too many callbacks at once: try again when some of them have been answered")
+
+
+class EffectsUnavailable(DashQuartWsError, RuntimeError):  # noqa: N818 - a state, named as one
+    """What a callback over the websocket does to its browser's cookies or headers cannot be done. The message says why.
+
+    Raised by `login_user()` and `ctx.response`; by the end of the callback for what shows only then (`renew_login()`,
+    quart's `session`), and for what could not be kept.
+    """
 
 
 class PropertyUnavailable(DashQuartWsError):  # noqa: N818 - a state, named as one

@@ -21,7 +21,7 @@ from werkzeug.exceptions import HTTPException
 
 from .._dash import Callbacks, callback_traceback, needs_http, websocket_options
 from ..connections.body import size_here
-from ..exceptions import TooManyCallbacks, WebsocketNeeded
+from ..exceptions import EffectsUnavailable, TooManyCallbacks, WebsocketNeeded
 from ..sessions.rights import RIGHTS, rights_here
 from ..sessions.visitors import remote_here
 from ..wire.close import CloseCode
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from ..sessions.guard import Guard
     from ..sessions.rights import Rights
     from ..sessions.sessions import Sessions
+    from .effects import EffectsDesk
     from .pool import Pool
 
 logger = logging.getLogger("dash_quart_ws.callbacks")
@@ -68,13 +69,22 @@ async def answer_too_many(error: TooManyCallbacks) -> tuple[Response, int, dict[
 class Runner:
     """Runs the callbacks of one Dash app."""
 
-    def __init__(self, app: Dash, pool: Callable[[], Pool], sessions: Sessions, guard: Guard, shares: Shares) -> None:
+    def __init__(
+        self,
+        app: Dash,
+        pool: Callable[[], Pool],
+        sessions: Sessions,
+        guard: Guard,
+        shares: Shares,
+        effects: EffectsDesk,
+    ) -> None:
         self._app = app
         self._callbacks = Callbacks(app, to_json)
         self._pool = pool
         self._sessions = sessions
         self._guard = guard
         self._shares = shares
+        self._effects = effects
         self._warned_at = -math.inf
         self._options = websocket_options(app)
 
@@ -90,11 +100,13 @@ class Runner:
             return CallbackUnchanged(*ids)
         self._sessions.touch_for_callback(connection)
         user = f"user {connection.user}" if connection.user is not None else f"address {connection.remote}"
+        callback = WebsocketCallback(renderer, request, self._sessions.position)
+        outcome: CallbackResult | CallbackUnchanged | CallbackFailed
         try:
-            prepared = self._callbacks.prepare(request.payload, WebsocketCallback(renderer))
-            data = await self._call(prepared, user, rights)
+            prepared = self._callbacks.prepare(request.payload, callback)
+            outcome = CallbackResult(*ids, await self._call(prepared, user, rights))
         except (PreventUpdate, WebsocketDisconnected):
-            return CallbackUnchanged(*ids)
+            outcome = CallbackUnchanged(*ids)
         except TooManyCallbacks as error:
             return CallbackFailed(*ids, str(error))
         except asyncio.CancelledError:
@@ -104,8 +116,13 @@ class Runner:
                 *ids, self._report(RuntimeError("the callback raised CancelledError"), connection, request)
             )
         except Exception as error:  # noqa: BLE001 - the callback is the user's: logged under an id
+            outcome = CallbackFailed(*ids, self._report(error, connection, request))
+        if callback.effects is None:
+            return outcome
+        try:
+            return await self._effects.keep(renderer, callback.effects, outcome)
+        except EffectsUnavailable as error:
             return CallbackFailed(*ids, self._report(error, connection, request))
-        return CallbackResult(*ids, data)
 
     async def over_http(self) -> Response:
         """The response to a POST to `_dash-update-component`. What the callback raises is Quart's to handle.

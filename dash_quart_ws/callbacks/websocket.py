@@ -10,17 +10,22 @@ from dash import Patch
 from dash.exceptions import WebsocketDisconnected
 
 from .._dash import DashWebsocketCallback, given_to_set_props, stringify_id
-from ..exceptions import NotConnected
+from ..exceptions import EffectsUnavailable, NotConnected
 from ..wire.close import CloseCode
 from ..wire.messages import SetProps
+from .effects import Effects
 from .serialise import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from quart import Response
+
     from ..connections.connection import Connection
     from ..connections.renderer import Renderer
     from ..connections.session import Session
+    from ..sessions.logins import Logins
+    from ..wire.messages import CallbackRequest
 
 
 def props_message(renderer_id: str | None, component_id: str | Mapping[str, Any], props: Mapping[str, Any]) -> SetProps:
@@ -54,12 +59,21 @@ class WebsocketCallback(DashWebsocketCallback):
     """`ctx.websocket`: what Dash documents (`set_prop`, `get_prop`, `is_shutdown`), and whose connection it is.
 
     It works in async callbacks and in synchronous ones, which run in a thread.
+
+    Args:
+        renderer: the tab that called.
+        request: what it has called.
+        position: of the last revocation that was known then.
     """
 
-    def __init__(self, renderer: Renderer) -> None:
+    def __init__(self, renderer: Renderer, request: CallbackRequest, position: int = 0) -> None:
         # Dash's own __init__ takes the queues of its own implementation: nothing of it is needed here.
         self._connection = renderer.connection
         self._renderer = renderer
+        self._request = request
+        self._position = position
+        self.effects: Effects | None = None
+        """What it does to its browser, as far as anybody has looked at that; most callbacks do nothing."""
 
     @property
     def connection(self) -> Connection:
@@ -83,6 +97,48 @@ class WebsocketCallback(DashWebsocketCallback):
         reaches nobody.
         """
         return self._renderer.gone
+
+    def gather(self) -> Effects:
+        """What this callback does to its browser, from here on."""
+        if self.effects is None:
+            self.effects = Effects(self._position)
+        return self.effects
+
+    @property
+    def logins(self) -> Logins:
+        """Who the user is, in this callback."""
+        return self.gather().logins
+
+    def responds(self, response: Response) -> None:
+        """`ctx.response` is used: this is what it writes to."""
+        self.check_effects()
+        self.gather().response = response
+
+    def check_effects(self) -> None:
+        """Whether this callback may set cookies and headers: the bridge has them set when it gets the outcome.
+
+        Raises:
+            EffectsUnavailable: it may not; the message says what to do.
+        """
+        if not self._connection.bridge:
+            raise EffectsUnavailable(
+                "this callback's websocket is Dash's own worker's, which cannot set cookies: leave out bridge=False, or let "
+                "the callback come over HTTP"
+            )
+        if self._request.is_endless:
+            raise EffectsUnavailable(
+                "cookies are set when a callback is done, and one without inputs and outputs streams until its tab has "
+                "gone: do it in another callback"
+            )
+        if not self._connection.is_running(self._request):
+            raise EffectsUnavailable(
+                "cookies are set with a callback's outcome, and this callback is over: do it before"
+            )
+
+    def let_out(self) -> None:
+        """It is about to end its own session: its outcome goes out all the same. A stream has none."""
+        if not self._request.is_endless:
+            self._connection.let_out(self._request)
 
     def set_prop_sync(self, component_id: str | Mapping[str, Any], prop_name: str, value: Any) -> None:
         """Set one property in the tab that called, now. Never waits; `dash.set_props` uses this.

@@ -9,6 +9,9 @@ The order in which a connection ends is a promise (SECURITY of the user guide ha
 3. After `close_timeout` the transport is reset, whatever the client does.
 
 Nothing above waits for a callback. Who ends a connection from one of its own callbacks is cancelled last.
+
+There is one exception, of a callback that logs its own user out (`let_out`): it goes on, for `cancel_timeout` at most, and
+its outcome, which nothing else precedes or follows, goes out before the close frame.
 """
 
 from __future__ import annotations
@@ -97,8 +100,10 @@ class Connection:
         "_ended_at",
         "_from_threads",
         "_held_bytes",
+        "_last_word",
         "_loop",
         "_minute",
+        "_parting",
         "_questions",
         "_reader",
         "_renderers",
@@ -191,6 +196,9 @@ class Connection:
         self._complaints = 0
         self._bad_this_minute = 0
         self._minute = 0.0
+        self._parting: asyncio.Task[None] | None = None
+        """The callback whose outcome is to go out whoever ends the connection."""
+        self._last_word: messages.Outbound | None = None
         self._closing: asyncio.Task[None] | None = None
         self._reader: asyncio.Task[Any] | None = None
         self._abandoned = False
@@ -379,7 +387,7 @@ class Connection:
             return
         self._wire.attached(renderer_id)
         if renderer_id not in self._renderers:
-            self._renderers[renderer_id] = Renderer(self, renderer_id)
+            self._renderers[renderer_id] = Renderer(self, renderer_id, page)
             logger.debug("attached connection=%s renderer=%.64r", self.id, renderer_id)
         self.send(messages.Attached(renderer_id, self._session_id))
 
@@ -393,7 +401,19 @@ class Connection:
         logger.debug("run connection=%s request=%s output=%.64r", self.id, request.request_id, request.output)
         outcome = await callbacks.run(renderer, request)
         logger.debug("sent connection=%s request=%s %s", self.id, request.request_id, type(outcome).__name__)
-        renderer.send(outcome)
+        if self._parting is None:
+            renderer.send(outcome)
+        elif self._parting is asyncio.current_task():
+            self._last_word = outcome
+
+    def is_running(self, request: messages.CallbackRequest) -> bool:
+        """Whether the callback of a request is not done yet. From the event loop or from a thread."""
+        return any(one is request for one, _ in list(self._tasks.values()))
+
+    def let_out(self, request: messages.CallbackRequest) -> None:
+        """The callback of this request is about to end the connection: its own outcome is sent all the same."""
+        if not self.ended:
+            self._parting = next((task for task, (one, _) in self._tasks.items() if one is request), None)
 
     def _task_done(self, renderer: Renderer, task: asyncio.Task[None]) -> None:
         renderer.tasks.pop(task, None)
@@ -504,9 +524,9 @@ class Connection:
                 question.set_exception(NotConnected("the connection has ended"))
         calling = asyncio.current_task() if _is_running(self._loop) else None
         for task in self._tasks:
-            if task is not calling:
+            if task is not calling and task is not self._parting:
                 task.cancel()
-        if calling in self._tasks:
+        if calling in self._tasks and calling is not self._parting:
             # A callback that ends its own connection learns what that did before it is cancelled.
             self.closed.when_delivered(functools.partial(self._loop.call_soon, self._cancel, calling))
             self._loop.call_later(2 * self._config.close_timeout, self._cancel, calling)
@@ -525,6 +545,8 @@ class Connection:
                 self._loop.call_soon_threadsafe(self.end, code, reason)
 
     async def _close(self, code: int, reason: str) -> None:
+        if self._parting is not None:
+            await self._send_last_word(self._parting)
         if not self._socket.can_reset and self._reader is not None:
             # Nothing can be done about a client that stays; and granian sends no close while somebody reads.
             self._abandoned = True
@@ -536,6 +558,14 @@ class Connection:
             self.closed.resolve((time.perf_counter() - self._ended_at) * 1000)
         if not self._abandoned:
             await self._socket.see_off(timeout=max(0.0, deadline - self._loop.time()))
+
+    async def _send_last_word(self, parting: asyncio.Task[None]) -> None:
+        await asyncio.wait({parting}, timeout=self._config.cancel_timeout)
+        parting.cancel()
+        if self._last_word is not None:
+            with contextlib.suppress(Disconnected, TimeoutError):
+                async with asyncio.timeout(self._config.close_timeout):  # the client may not read
+                    await self._socket.send_text(codec.encode(self._last_word))
 
     def _cancel(self, task: asyncio.Task[None] | None) -> None:
         if task in self._tasks:

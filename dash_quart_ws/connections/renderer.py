@@ -25,11 +25,13 @@ class Renderer:
     All methods but `send` belong to the event loop.
     """
 
-    __slots__ = ("_gone", "_questions", "connection", "id", "tasks")
+    __slots__ = ("_gone", "_questions", "connection", "id", "page", "tasks")
 
-    def __init__(self, connection: Connection, id: str) -> None:
+    def __init__(self, connection: Connection, id: str, page: str | None = None) -> None:
         self.connection = connection
         self.id = id
+        self.page = page
+        """The token of its page, with which it has attached; None where tabs do not attach."""
         self._gone = False
         # Dicts, because an empty set takes up three times as much, and most tabs run nothing most of the time.
         self.tasks: dict[asyncio.Task[None], None] = {}

@@ -45,12 +45,13 @@ security = logging.getLogger("dash_quart_ws.security")
 OPEN_RULES = (
     "_dash-component-suites/<string:package_name>/<path:fingerprinted_path>",
     "_dash-quart-ws/<file>",
+    "_dash-quart-ws/effects",
     "_dash-quart-ws/session",
     "_favicon.ico",
     "_reload-hash",
 )
-"""Rules below an app's prefix that need no login: code from packages, whether a page is still current, an icon, and a
-hash that changes with the code."""
+"""Rules below an app's prefix that need no login: code from packages, what a callback did to its browser (for who
+knows its name, in the same session), whether a page is still current, an icon, and a hash that changes with the code."""
 
 SESSION_HEADER = "Dash-Session"
 """Says that an answer is about the session: `required`, log in; `stale`, the page belongs to another one."""

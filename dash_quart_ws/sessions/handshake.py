@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from quart import Websocket
+    from quart.wrappers.base import BaseRequestWebsocket
 
     from ..config import Config
     from ..connections.session import Session
@@ -114,8 +115,10 @@ def parse_allowed(origins: Iterable[str]) -> frozenset[Origin]:
     return frozenset(allowed)
 
 
-def check_origin(websocket: Websocket, allowed: frozenset[Origin]) -> str | None:
-    """Why this origin may not open a websocket here; None if it may. This is the defence against cross-site hijacking.
+def check_origin(websocket: BaseRequestWebsocket, allowed: frozenset[Origin]) -> str | None:
+    """Why this origin may not open a websocket here, or post what only a page may; None if it may.
+
+    This is the defence against cross-site hijacking.
 
     Scheme, host and port have to be the page's own (ASVS 4.4.2). `X-Forwarded-*` headers count for nothing: the scheme
     and the host are what the server says, and it is for its ProxyFixMiddleware to change them.

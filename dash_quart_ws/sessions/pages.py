@@ -26,6 +26,11 @@ def mint(app: Dash, session: Session | None, page: str | None = None) -> str:
     return sign_page(app, f"{name_of(session)}.{page or secrets.token_hex(12)}")
 
 
+def mint_for(app: Dash, id: str | None) -> str:
+    """The same for a page that goes on in another session, which has this public id; None: as nobody's."""
+    return sign_page(app, f"{id or NOBODY}.{secrets.token_hex(12)}")
+
+
 def named_by(app: Dash, token: str | None) -> str | None:
     """The public id of the session that a token names, or `NOBODY`; None for no token, or one that is not ours."""
     value = signed_page(app, token)

@@ -37,6 +37,7 @@ from ..connections.receipt import Pending, PendingReceipt, Receipt
 from ..connections.session import KnownSession, Session
 from ..exceptions import BrokerError
 from ..wire.close import CloseCode
+from . import logins
 from .known import SessionRegistry, can_be_signed, sender
 from .revocations import Replica
 from .token import Token, new_sid, serializer_class
@@ -90,6 +91,10 @@ class Visit:
     session: Session | None = None
     ending: Ending | None = None
     """Why a token that was brought is no good, where that is known."""
+    over: str | None = None
+    """The public id of the session of such a token."""
+    next_sid: bytes | None = None
+    """What a login of this request is to be named, where that has to be known before its token is written."""
     login_position: int | None = None
     settled: AuthUser | None = None
     held: Session | None = None
@@ -172,6 +177,7 @@ class Sessions:
                 if extension not in self._extensions:
                     if not getattr(extension.serializer_class, "signs_sessions", False):
                         extension.serializer_class = serializer_class(extension, self)
+                        logins.bind(extension)
                     self._extensions.append(extension)
 
     # ---------------------------------------------------------------------------------- a request, or a websocket
@@ -209,6 +215,7 @@ class Sessions:
         if visit.ending is not None:
             visit.user = extension.user_class(None)
             setattr(g, str(extension.attribute_name), visit.user)
+            visit.over = visit.session.id
             visit.token = visit.session = None
         elif has_request_context():
             visit.held = visit.session
@@ -239,6 +246,7 @@ class Sessions:
         for extension, visit in self.visits().items():
             if extension.singleton:
                 replaced = getattr(g, str(extension.attribute_name), visit.user) is not visit.user
+                replaced = replaced or logins.has_replaced(extension)
                 if visit.session is None or replaced or self.ending_of(visit.session) is not None:
                     return None
                 return visit.session
@@ -378,6 +386,25 @@ class Sessions:
         session, visit.session = visit.session, None
         return self.revoke(session=session, ending=ending, reason=reason)
 
+    def log_out(self, extension: QuartAuth, caller: logins.Caller) -> None:
+        """`logout_user()` in a callback over the websocket: it ends the session now. From any thread."""
+        visit = self.visits().get(extension)
+        session = None if visit is None else visit.session
+        if session is None:
+            return
+
+        def act() -> None:
+            caller.let_out()
+            self.revoke(session=session, ending=Ending.LOGGED_OUT, reason="logged out")
+
+        caller.logins.has_logged_out = caller.logins.has_logged_out or extension.singleton
+        self.in_loop(act)
+
+    @property
+    def position(self) -> int:
+        """Of the last revocation that is known here: what begins now has seen it."""
+        return self._broker.last_position
+
     async def _login_position(self) -> int | None:
         try:
             return await asyncio.wait_for(self._broker.position(), self._config.broker_timeout)
@@ -409,7 +436,8 @@ class Sessions:
                 self._replica.ending_of("", (user,), visit.cleared.get(user, visit.position)) for user in users
             )
             seen = visit.position if overtaken else visit.login_position or seen
-        token = Token(auth_id, new_sid(), now, seen, now)
+        sid = new_sid() if visit is None or visit.next_sid is None else visit.next_sid
+        token = Token(auth_id, sid, now, seen, now)
         self._see_login(extension, token, visit)
         security.info("login user=%.64r session=%s remote=%s", auth_id, token.id, remote_here())
         return token
@@ -426,6 +454,7 @@ class Sessions:
         visit = _arriving.get()
         if visit is not None:
             visit.ending = ending
+            visit.over = None if ending is None else token.id
             visit.token = token if ending is None else None
         return ending is None
 

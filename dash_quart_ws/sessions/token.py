@@ -40,7 +40,7 @@ class Token:
     @property
     def id(self) -> str:
         """The session's public id: a one-way hash of the sid, fit for logs, brokers and admin pages."""
-        return hashlib.sha256(b"dash-quart-ws session\0" + self.sid).hexdigest()[:32]
+        return public_id(self.sid)
 
 
 class Keeper(Protocol):
@@ -111,6 +111,11 @@ def _plain_token(auth_id: Any, signed_at: float) -> Token:
     signed = json.dumps([auth_id, int(signed_at)], sort_keys=True).encode()
     sid = hashlib.sha256(b"dash-quart-ws plain token\0" + signed).digest()[:SID_BYTES]
     return Token(auth_id, sid, signed_at, 0, signed_at)
+
+
+def public_id(sid: bytes) -> str:
+    """The public id of a session: nobody finds the sid by it."""
+    return hashlib.sha256(b"dash-quart-ws session\0" + sid).hexdigest()[:32]
 
 
 def new_sid() -> bytes:

@@ -12,6 +12,7 @@ import orjson
 from .messages import (
     Attach,
     Attached,
+    CallbackEffects,
     CallbackFailed,
     CallbackRequest,
     CallbackResult,
@@ -235,6 +236,8 @@ def encode(message: Outbound) -> str:
             return _response(request_id, renderer_id, '{"status":"error","message":' + quote(text) + "}")
         case SetProps():
             return _set_props(message)
+        case CallbackEffects(outcome, id):
+            return f'{encode(outcome)[:-2]},"effects":{quote(id)}}}}}'
         case GetPropsRequest(request_id, renderer_id, component_id, properties):
             names = ",".join(map(quote, properties))
             return (

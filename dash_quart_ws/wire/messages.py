@@ -1,7 +1,7 @@
 """One frozen dataclass per message. The shapes are Dash's own, so Dash's own worker still works against this server.
 
-`Attach`, `Detach`, `Welcome`, `Attached`, `Stale` and a `SetProps` without a renderer are ours: they travel only where the
-client has offered our subprotocol.
+`Attach`, `Detach`, `Welcome`, `Attached`, `Stale`, `CallbackEffects` and a `SetProps` without a renderer are ours: they
+travel only where the client has offered our subprotocol.
 """
 
 from __future__ import annotations
@@ -28,6 +28,11 @@ class CallbackRequest:
         """The callback's id in `callback_map`."""
         output: str = self.payload["output"]
         return output
+
+    @property
+    def is_endless(self) -> bool:
+        """Whether it is one without outputs and inputs, as Dash's persistent ones are: nothing waits for its answer."""
+        return not self.payload.get("outputs") and not self.payload.get("inputs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +111,22 @@ class CallbackFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class CallbackEffects:
+    """An outcome, and the id of what the callback has done to the browser's cookies.
+
+    The client posts the id to `_dash-quart-ws/effects`, once, and shows the outcome when that is answered.
+    """
+
+    outcome: CallbackResult | CallbackUnchanged | CallbackFailed
+    id: str
+
+    @property
+    def renderer_id(self) -> str:
+        """The tab that it goes to."""
+        return self.outcome.renderer_id
+
+
+@dataclass(frozen=True, slots=True)
 class SetProps:
     """Set properties of one component of one tab. `payload` is JSON text: `{"componentId": …, "props": {…}}`.
 
@@ -175,6 +196,7 @@ Outbound: TypeAlias = (
     CallbackResult
     | CallbackUnchanged
     | CallbackFailed
+    | CallbackEffects
     | SetProps
     | GetPropsRequest
     | Welcome
