@@ -16,6 +16,7 @@ from __future__ import annotations
 from .backend import QuartBackend
 from .config import Config
 from .connections.connection import Connection
+from .connections.presence import KnownConnection
 from .connections.receipt import Pending, PendingReceipt, Receipt
 from .connections.session import KnownSession, Session
 from .exceptions import (
@@ -44,6 +45,7 @@ __all__ = [
     "Connection",
     "DashQuartWsError",
     "GroupsUnknown",
+    "KnownConnection",
     "KnownSession",
     "NotConnected",
     "Pending",

@@ -52,6 +52,8 @@ from ._dash import (
     traceback_page,
     websocket_options,
 )
+from .brokers.base import Target, TargetKind
+from .brokers.messages import Close
 from .browser import bundles, pages
 from .callbacks.effects import EffectsDesk, divide_session
 from .callbacks.jobs import Jobs
@@ -74,13 +76,15 @@ from .sessions.rights import RIGHTS, noting_here, rights_here
 from .sessions.sessions import receipt_of
 from .sessions.visitors import printable, remote_here, visitor_of, websocket_here
 from .wire import codec
-from .wire.close import SUBPROTOCOL, CloseCode
+from .wire.close import SUBPROTOCOL, CloseCode, cut_reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from dash import Dash
     from quart import Websocket
+
+    from .connections.presence import KnownConnection
 
 logger = logging.getLogger("dash_quart_ws")
 security = logging.getLogger("dash_quart_ws.security")
@@ -102,7 +106,7 @@ class _Backend(QuartDashServer):
         self.response_adapter = CallbackResponse
         self.session_end_hooks: list[Callable[..., Any]] = []
         self._connect_hooks: list[Callable[..., Any]] = []
-        self._disconnect_hooks: list[Callable[..., Any]] = []
+        self.disconnect_hooks: list[Callable[..., Any]] = []
         self._first_requests: list[Callable[..., Any]] = []
         self.public_routes = PublicRoutes()
 
@@ -165,6 +169,11 @@ class QuartBackend(_Backend):
             self._first_requests.append(func)
         else:
             super().before_request(func)
+
+    @property
+    def socket_path(self) -> str:
+        """The path of the app's websocket."""
+        return self._socket_path
 
     @property
     def pages_need_login(self) -> bool | None:
@@ -485,6 +494,7 @@ class QuartBackend(_Backend):
             path=self._socket_path,
             share=self._extension.shares.of(self._sessions.payer()),
             visitor=visitor_of(opening),
+            cut_off=self._sessions.verdict if admitted.sessions and self._extension.broker.is_shared else None,
         )
         divide_session()
         if connection.user is not None and admitted.authenticated:
@@ -516,7 +526,9 @@ class QuartBackend(_Backend):
         """The connection's callbacks find its user's groups on `g`; when they rely on what has changed, it ends."""
         rights = self._extension.groups.of(user)
         rights.lost = functools.partial(connection.end, CloseCode.RIGHTS_CHANGED, "the user's rights have changed")
-        rights.depends = lambda: self._extension.hub.has_topics(connection)
+        # With an authorizer, exactly the topics go that the user may not have any more.
+        topics = self._extension.topics
+        rights.depends = lambda: topics.authorize is None and self._extension.hub.has_topics(connection)
         setattr(g, RIGHTS, rights)
 
     def _opened(self, connection: Connection, admitted: handshake.Admitted) -> None:
@@ -525,6 +537,7 @@ class QuartBackend(_Backend):
             connection.user, getattr(connection.session, "id", None), connection.id, printable(connection.remote),
         )  # fmt: skip
         connection.gone.append(self._closed)
+        self._extension.cluster.entered(connection)
         self._sessions.watch(connection, admitted.sessions)
         for hook in self._connect_hooks:
             self._extension.call_hook(hook, connection)
@@ -541,7 +554,10 @@ class QuartBackend(_Backend):
             connection.user, getattr(connection.session, "id", None), connection.id,
             connection.close_code, connection.close_reason,
         )  # fmt: skip
-        for hook in self._disconnect_hooks:
+        self._extension.cluster.when_counted(functools.partial(self._call_disconnect_hooks, connection))
+
+    def _call_disconnect_hooks(self, connection: Connection) -> None:
+        for hook in self.disconnect_hooks:
             self._extension.call_hook(hook, connection, connection.close_reason)
 
     # ----------------------------------------------------------------------------------- what the app may do
@@ -551,10 +567,30 @@ class QuartBackend(_Backend):
     ) -> tuple[Connection, ...]:
         """The open connections of this app in this process, the oldest first; all, or a user's, session's or topic's."""
         if user is session is topic is None:
-            found = self._extension.hub.all()
+            target = Target(TargetKind.ALL)
         else:
-            found = self._find(user=user, session=session, topic=topic)
-        return tuple(connection for connection in found if connection.path == self._socket_path)
+            target = _target(user=user, session=session, topic=topic)
+        return self._own(target)
+
+    async def all_connections(
+        self, *, user: str | None = None, session: Session | str | None = None
+    ) -> tuple[KnownConnection, ...]:
+        """The open connections of this app on every worker and host, the oldest first; all, or a user's or session's.
+
+        Each has the worker and the host that hold it. A connection of this process is in it from when it was accepted; one
+        elsewhere a moment later.
+
+        Raises:
+            BrokerError: the broker does not answer.
+        """
+        id = session.id if isinstance(session, Session) else session
+        return tuple(
+            one
+            for one in await self._extension.cluster.connections()
+            if one.path == self._socket_path
+            and (user is None or one.user == str(user))
+            and (id is None or (one.session is not None and one.session.id == id))
+        )
 
     def sessions(self, *, user: str | None = None, all: bool = False) -> tuple[KnownSession, ...]:
         """The valid sessions of a user, or of all, that this server knows; the one that was seen last comes first.
@@ -606,7 +642,8 @@ class QuartBackend(_Backend):
         From the moment when this is called no callback of theirs starts before `list_groups` has been asked again. Then
         every connection ends (4101: the client comes back by itself) on which something goes on that was decided by the
         old groups and would not be any more: a `protected_callback` whose groups are lost, a callback that has called
-        `list_groups()`, a topic. HTTP requests that run such a callback are answered with 403. All else goes on.
+        `list_groups()`, a topic. With `authorize_topic` that is asked again, and takes them off the topics that they may not
+        have any more. HTTP requests that run such a callback are answered with 403. All else goes on.
 
         Without the option `list_groups` nothing is known of what was decided: all of the user's connections end so.
 
@@ -621,7 +658,7 @@ class QuartBackend(_Backend):
     def close(
         self,
         *,
-        connection: Connection | str | None = None,
+        connection: Connection | KnownConnection | str | None = None,
         session: Session | str | None = None,
         user: str | None = None,
         topic: str | None = None,
@@ -646,11 +683,16 @@ class QuartBackend(_Backend):
             TypeError: not exactly one of the targets was given.
         """
         code = CloseCode.CLOSED_BY_APP_RETRY if reconnect else CloseCode.CLOSED_BY_APP
+        target = _target(connection=connection, session=session, user=user, topic=topic, all=all)
+        why = cut_reason(reason or "closed")
 
         def act() -> PendingReceipt:
-            found = self._find(connection=connection, session=session, user=user, topic=topic, all=all)
-            own = [one for one in found if one.path == self._socket_path and not one.ended]
-            return receipt_of([one.end(code, reason or "closed") for one in own])
+            own = self._own(target)
+            endings = [one.end(code, why) for one in own if not one.ended]
+            is_found = target.kind is TargetKind.CONNECTION and bool(own)
+            question = Close(target, int(code), why, self._socket_path)
+            answers = None if is_found else self._extension.cluster.ask(question)
+            return receipt_of(endings, worker=self._extension.broker.worker.id, answers=answers)
 
         return self._sessions.in_loop(act)
 
@@ -661,7 +703,7 @@ class QuartBackend(_Backend):
         *,
         user: str | None = None,
         session: Session | str | None = None,
-        connection: Connection | str | None = None,
+        connection: Connection | KnownConnection | str | None = None,
         topic: str | None = None,
         all: bool = False,
     ) -> Pending[int]:
@@ -683,33 +725,67 @@ class QuartBackend(_Backend):
         """
         message = props_message(None, id, props)
         to_all = codec.queued(message)
+        target = _target(connection=connection, session=session, user=user, topic=topic, all=all)
 
         def act() -> int:
-            found = self._find(connection=connection, session=session, user=user, topic=topic, all=all)
-            own = [one for one in found if one.path == self._socket_path]
+            own = self._own(target)
             for one in own:
                 one.push(message, to_all)
+            self._extension.cluster.push(target, message, self._socket_path)
             return len(own)
 
         pending: Pending[int] = Pending()
         pending.resolve(self._sessions.in_loop(act))
         return pending
 
-    def subscribe(self, target: Connection | Session, topic: str) -> None:
-        """Subscribe a connection to a topic until it ends, or a session while it has a connection here."""
-        hub = self._extension.hub
+    def subscribe(self, target: Connection | Session, topic: str) -> Pending[bool]:
+        """Subscribe a connection to a topic until it ends, or a session, on every worker, while it has a connection there.
+
+        Without the option `authorize_topic` it is done in this process when this returns; with it, when that has said yes.
+        On other workers a session's connections are subscribed a moment later.
+
+        Returns:
+            To be awaited, or asked for its `.result()` in a thread: whether they may be.
+        """
+        pending: Pending[bool] = Pending()
+        topics = self._extension.topics
+
+        async def ask() -> None:
+            allowed = False
+            try:
+                allowed = await topics.may(target.user, topic)
+                if allowed:
+                    self._join(target, topic)
+            finally:
+                pending.resolve(allowed)
+
+        def act() -> None:
+            if topics.authorize is None:
+                self._join(target, topic)
+                pending.resolve(True)  # noqa: FBT003 - the answer itself
+            else:
+                self._extension.spawn(ask(), name="subscription")
+
+        self._sessions.in_loop(act)
+        return pending
+
+    def _join(self, target: Connection | Session, topic: str) -> None:
         if isinstance(target, Session):
-            self._sessions.in_loop(lambda: hub.subscribe_session(target.id, topic))
+            self._extension.hub.subscribe_session(target.id, topic)
+            self._extension.cluster.subscribe(target.id, topic, joins=True)
         else:
-            self._sessions.in_loop(lambda: hub.subscribe([target], topic))
+            self._extension.hub.subscribe([target], topic)
 
     def unsubscribe(self, target: Connection | Session, topic: str) -> None:
         """Take a connection, or a session, off a topic."""
-        hub = self._extension.hub
+        self._sessions.in_loop(lambda: self._part(target, topic))
+
+    def _part(self, target: Connection | Session, topic: str) -> None:
         if isinstance(target, Session):
-            self._sessions.in_loop(lambda: hub.unsubscribe_session(target.id, topic))
+            self._extension.hub.unsubscribe_session(target.id, topic)
+            self._extension.cluster.subscribe(target.id, topic, joins=False)
         else:
-            self._sessions.in_loop(lambda: hub.unsubscribe([target], topic))
+            self._extension.hub.unsubscribe([target], topic)
 
     def on_connect(self, hook: Hook) -> Hook:
         """Decorator: call `hook(connection)` when a connection of this app has opened; async, or in a thread."""
@@ -718,7 +794,7 @@ class QuartBackend(_Backend):
 
     def on_disconnect(self, hook: Hook) -> Hook:
         """Decorator: call `hook(connection, reason)` once when a connection of this app has ended."""
-        self._disconnect_hooks.append(hook)
+        self.disconnect_hooks.append(hook)
         return hook
 
     def on_session_end(self, hook: Hook) -> Hook:
@@ -726,27 +802,34 @@ class QuartBackend(_Backend):
         self.session_end_hooks.append(hook)
         return hook
 
-    def _find(
-        self,
-        *,
-        connection: Connection | str | None = None,
-        session: Session | str | None = None,
-        user: str | None = None,
-        topic: str | None = None,
-        all: bool = False,
-    ) -> tuple[Connection, ...]:
-        given = [target for target in (connection, session, user, topic) if target is not None]
-        if len(given) + all != 1:
-            raise TypeError("give exactly one of connection=, session=, user=, topic=, all=True")
-        hub = self._extension.hub
-        if connection is not None:
-            found = hub.by_id(connection if isinstance(connection, str) else connection.id)
-            return () if found is None else (found,)
-        if session is not None:
-            return hub.of_session(session if isinstance(session, str) else session.id)
-        if user is not None:
-            return hub.of_user(str(user))
-        return hub.of_topic(topic) if topic is not None else hub.all()
+    def _own(self, target: Target) -> tuple[Connection, ...]:
+        """A target's connections of this app in this process."""
+        return tuple(one for one in self._extension.hub.of(target) if one.path == self._socket_path)
+
+
+def _target(
+    *,
+    connection: Connection | KnownConnection | str | None = None,
+    session: Session | str | None = None,
+    user: str | None = None,
+    topic: str | None = None,
+    all: bool = False,
+) -> Target:
+    """Whom the arguments of `close` and `set_props` mean.
+
+    Raises:
+        TypeError: not exactly one of them was given.
+    """
+    given = [target for target in (connection, session, user, topic) if target is not None]
+    if len(given) + all != 1:
+        raise TypeError("give exactly one of connection=, session=, user=, topic=, all=True")
+    if connection is not None:
+        return Target(TargetKind.CONNECTION, connection if isinstance(connection, str) else connection.id)
+    if session is not None:
+        return Target(TargetKind.SESSION, session if isinstance(session, str) else session.id)
+    if user is not None:
+        return Target(TargetKind.USER, str(user))
+    return Target(TargetKind.ALL) if topic is None else Target(TargetKind.TOPIC, topic)
 
 
 def _note(refused: handshake.Refused) -> None:

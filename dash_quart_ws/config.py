@@ -44,6 +44,7 @@ SESSION_OPTIONS = (
     "absolute_timeout",
     "list_groups",
     "groups_timeout",
+    "authorize_topic",
     "allowed_hosts",
     "anonymous_connections",
     "connections",
@@ -77,7 +78,11 @@ class Config:
     wait. None: no callback can demand a group."""
 
     groups_timeout: float = 5.0
-    """How long `list_groups` may take; after that nothing that needs a group is allowed."""
+    """How long `list_groups` may take, after which nothing that needs a group is allowed; and `authorize_topic`."""
+
+    authorize_topic: Callable[[str | None, str], Any] | None = None
+    """`authorize_topic(user, topic)` says whether a user, or nobody (None), may be subscribed to a topic: True or False;
+    async if it has to wait. Asked by `subscribe`, and again after `rights_changed`. None: `subscribe` asks nobody."""
 
     protect_assets: bool = False
     """Put the app's assets folder behind the login as well."""
@@ -254,6 +259,10 @@ class Config:
                 raise ConfigurationError(f"{name}={getattr(self, name)!r}: give True or False")
         if self.list_groups is not None and not callable(self.list_groups):
             raise ConfigurationError(f"list_groups={self.list_groups!r}: give a function (user) -> groups, or None")
+        if self.authorize_topic is not None and not callable(self.authorize_topic):
+            raise ConfigurationError(
+                f"authorize_topic={self.authorize_topic!r}: give a function (user, topic) -> True or False, or None"
+            )
         self._hosts()
         self._combinations()
 

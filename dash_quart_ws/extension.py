@@ -20,31 +20,37 @@ from quart.signals import request_started, websocket_started
 
 from . import _servers
 from .brokers.embedded import EmbeddedBroker
+from .brokers.messages import RightsChanged
 from .browser.bundles import Bundles
 from .callbacks.run import answer_too_many, answer_websocket_needed
 from .check import PlainHttpWatch, warn
+from .cluster import Cluster
 from .config import SESSION_OPTIONS
 from .connections.asgi import socket_class
 from .connections.body import Uploads, http_class
 from .connections.hub import Hub
 from .connections.receipt import Pending, Receipt
 from .connections.shares import NOBODY_SHARES, Shares
-from .exceptions import ConfigurationError, TooManyCallbacks, WebsocketNeeded
+from .exceptions import BrokerError, ConfigurationError, TooManyCallbacks, WebsocketNeeded
 from .sessions.handshake import Refused, own_origin
 from .sessions.rights import Groups
 from .sessions.sessions import Sessions, caller_here, receipt_of
+from .sessions.topics import Topics
 from .sessions.visitors import remote_here, websocket_here
 from .wire.close import CloseCode
 
 if TYPE_CHECKING:
+    import concurrent.futures
     from collections.abc import Callable, Coroutine, Sequence
 
     from quart import Quart, Websocket
     from quart.wrappers.base import BaseRequestWebsocket
 
+    from .brokers.base import Answers, Broker
     from .config import Config
     from .connections.asgi import Socket
     from .connections.connection import Connection
+    from .connections.presence import KnownConnection
     from .connections.session import Session
     from .sessions.guard import Guard
     from .sessions.handshake import Admitted
@@ -56,6 +62,18 @@ security = logging.getLogger("dash_quart_ws.security")
 
 NAME = "dash_quart_ws"
 NOTHING_CLOSED = Receipt(0, 1, (), 0.0)
+
+LOAD_EVERY = 1.0
+"""Seconds between two tries to load a shared broker that does not answer."""
+
+ANSWERED_WITHIN = 1.0
+"""Seconds that other workers have to answer, beyond what closing connections and talking to the broker may take."""
+
+ONE_WORKER = (
+    "{} worker processes without a shared broker: a logout or a ban on one of them would not reach the sockets on the "
+    "others. Give QuartBackend(broker='redis://host:6379/0'), or the environment variable DASH_QUART_WS_BROKER, or serve "
+    "with one worker"
+)
 
 FULL = Refused(CloseCode.OVERLOADED, "too many connections")
 TOO_MANY_OF_SESSION = Refused(CloseCode.TOO_MANY, "too many connections of this session")
@@ -71,6 +89,11 @@ class DashApp(Protocol):
 
     options: ClassVar[Config]
     session_end_hooks: list[Callable[..., Any]]
+    disconnect_hooks: list[Callable[..., Any]]
+
+    @property
+    def socket_path(self) -> str:
+        """The path of its websocket."""
 
     @property
     def pages_need_login(self) -> bool | None:
@@ -92,10 +115,12 @@ class Extension:
         self.hub = Hub()
         self.shares = Shares(callbacks=config.callbacks, callback_bytes=config.callback_bytes)
         self.uploads = Uploads(config.uploads)
-        self.broker = EmbeddedBroker.from_url(config.broker, Path(server.instance_path))
+        self.broker = _broker_for(server, config)
         self.sessions = Sessions(server, self.hub, self.broker, config)
-        self.sessions.on_end = self._session_ended
+        self.cluster = Cluster(self, self.broker, self.hub, self.sessions, config)
+        self.sessions.on_end = self.cluster.session_ended
         self.groups = Groups(config.list_groups, config.groups_timeout)
+        self.topics = Topics(server, self.hub, config.authorize_topic, config.groups_timeout)
         self.bundles = Bundles()
         self.page_guards: dict[str, Guard] = {}
         self.health_paths: set[str] = set()
@@ -104,6 +129,10 @@ class Extension:
         self._ready: set[DashApp] = set()
         self._setting_up: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._hears_on: asyncio.AbstractEventLoop | None = None
+        """The event loop that the broker tells what other workers do."""
+        self._loading: asyncio.Task[None] | None = None
+        """Tries to load a broker that did not answer."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._watched: set[object] = set()
         self._socket_paths: set[str] = set()
@@ -159,19 +188,58 @@ class Extension:
         loop = asyncio.get_running_loop()
         # Connections belong to the loop that serves: a request on another one meanwhile does not take its place.
         if self._loop is None or not self._loop.is_running():
-            self._loop = loop
-            self._setting_up = None
-            self._beating.clear()
-            self.sessions.bind(loop)
-            if self.config.idle_timeout is not None:
-                sweep = self._sweep_every(self.config.idle_timeout)
-                self.spawn(sweep, name="idle sweep", context=contextvars.Context())
+            self._bind(loop)
         if len(self._ready) == len(self._backends):
             return
         if self._setting_up is None:
             # In a context of its own: nothing that is set up may see whose request happened to be the first.
             self._setting_up = self.spawn(self._set_up(), name="first contact", context=contextvars.Context())
         await asyncio.shield(self._setting_up)
+
+    def _bind(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._setting_up = None
+        self._beating.clear()
+        self.sessions.bind(loop)
+        if self.config.idle_timeout is not None:
+            sweep = self._sweep_every(self.config.idle_timeout)
+            self.spawn(sweep, name="idle sweep", context=contextvars.Context())
+
+    async def _load(self) -> None:
+        """Know what was revoked before, and hear from other workers from then on.
+
+        Where a shared broker does not answer, that is tried again, and until then nobody with a login is served.
+        """
+        if self._loading is not None:
+            return
+        try:
+            await self.sessions.load()
+        except BrokerError as error:
+            if not self.broker.is_shared:
+                raise
+            security.error("broker-lost reason=%.256r action='refuse: nothing has been loaded yet'", str(error))
+            self._loading = self.spawn(self._load_later(), name="broker", context=contextvars.Context())
+        else:
+            self._hear()
+
+    async def _load_later(self) -> None:
+        while not self.sessions.is_loaded:
+            await asyncio.sleep(LOAD_EVERY)
+            try:
+                await self.sessions.load()
+            except BrokerError:
+                continue  # it has been said
+            except ConfigurationError:
+                logger.exception("the broker cannot be used")
+        security.warning("broker-back worker=%.128r", self.broker.worker.id)
+        self._hear()
+        self._loading = None
+
+    def _hear(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._hears_on is not loop:
+            self._hears_on = loop
+            self.cluster.begin(loop)
 
     async def _sweep_every(self, seconds: float) -> None:
         while True:
@@ -181,7 +249,7 @@ class Extension:
     async def _set_up(self) -> None:
         try:
             self.check()
-            self.sessions.start()
+            await self._load()
             for backend in self._backends:
                 if backend not in self._ready:
                     await backend.first_contact()
@@ -230,12 +298,11 @@ class Extension:
         self.check()
         warn(self.server, self.config)
         workers = _servers.worker_count()
-        if workers is not None and workers > 1:
-            logger.error(
-                "%d worker processes without a shared broker: a logout or a ban on one of them does not reach the sockets "
-                "on the others. Serve with one worker",
-                workers,
-            )
+        if workers is not None and workers > 1 and not self.broker.is_shared:
+            raise ConfigurationError(ONE_WORKER.format(workers))
+        if self.broker.is_shared:  # a round trip or two, for which no visitor has to wait
+            self._bind(asyncio.get_running_loop())
+            await self._load()
 
     async def _after_serving(self) -> None:
         self.drain()
@@ -246,7 +313,11 @@ class Extension:
         for backend in self._backends:
             backend.shutdown_executor(wait=False)
         self.groups.stop()
-        self.sessions.stop()
+        self._hears_on = self._loading = None
+        if self.broker.is_shared:
+            await asyncio.to_thread(self.sessions.stop)
+        else:
+            self.sessions.stop()
 
     # --------------------------------------------------------------------------------------- around each request
 
@@ -339,22 +410,27 @@ class Extension:
 
     def rights_changed(self, user: str) -> Pending[Receipt]:
         """What `QuartBackend.rights_changed` says."""
+        return self.sessions.in_loop(lambda: self.change_rights(user, self.cluster.ask(RightsChanged(user))))
+
+    def change_rights(self, user: str, answers: concurrent.futures.Future[Answers] | None = None) -> Pending[Receipt]:
+        """The same in this process; the receipt also counts what other workers answer, who have been asked."""
         pending: Pending[Receipt] = Pending()
-
-        def act() -> None:
-            security.info("rights-changed user=%.64r by=%.64r remote=%s", user, caller_here(), remote_here())
-            concerned = self.groups.changed(user)  # from here on nothing starts with the old ones
-            if self._loop is not None and self._loop.is_running():
-                connections = self.hub.of_user(user)
-                self.spawn(self._read_again(connections, concerned, pending), name="rights changed")
-            else:
-                pending.resolve(NOTHING_CLOSED)
-
-        self.sessions.in_loop(act)
+        security.info("rights-changed user=%.64r by=%.64r remote=%s", user, caller_here(), remote_here())
+        concerned = self.groups.changed(user)  # from here on nothing starts with the old ones
+        self.topics.rights_changed()
+        if self._loop is not None and self._loop.is_running():
+            reading = self._read_again(self.hub.of_user(user), concerned, pending, answers)
+            self.spawn(reading, name="rights changed")
+        else:
+            pending.resolve(NOTHING_CLOSED)
         return pending
 
     async def _read_again(
-        self, connections: tuple[Connection, ...], concerned: list[Rights], pending: Pending[Receipt]
+        self,
+        connections: tuple[Connection, ...],
+        concerned: list[Rights],
+        pending: Pending[Receipt],
+        answers: concurrent.futures.Future[Answers] | None,
     ) -> None:
         try:
             async with self.server.app_context():
@@ -363,8 +439,9 @@ class Extension:
                         rights.lost()
                 else:
                     await asyncio.gather(*(rights.read() for rights in concerned))
+                    await self.topics.judge(one for one in connections if not one.ended)
             closed = [one.closed for one in connections if one.close_code == CloseCode.RIGHTS_CHANGED]
-            pending.resolve(await receipt_of(closed))
+            pending.resolve(await receipt_of(closed, worker=self.broker.worker.id, answers=answers))
         finally:
             pending.resolve(NOTHING_CLOSED)
 
@@ -420,7 +497,14 @@ class Extension:
 
     # ---------------------------------------------------------------------------------------------------- hooks
 
-    def _session_ended(self, session: Session, reason: str) -> None:
+    def connection_gone(self, connection: KnownConnection, reason: str) -> None:
+        """A connection of a worker that has died: nobody else calls the hooks of its app."""
+        for backend in self._backends:
+            for hook in backend.disconnect_hooks if backend.socket_path == connection.path else ():
+                self.call_hook(hook, connection, reason)
+
+    def session_gone(self, session: Session, reason: str) -> None:
+        """A session has ended, and it is for this worker to call the hooks."""
         for backend in self._backends:
             for hook in backend.session_end_hooks:
                 self.call_hook(hook, session, reason)
@@ -455,6 +539,28 @@ class Extension:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard, context=context)
         return task
+
+
+def _broker_for(server: Quart, config: Config) -> Broker:
+    """What the `broker` option names."""
+    if config.broker is None or not config.is_shared:
+        return EmbeddedBroker.from_url(config.broker, Path(server.instance_path))
+    from .brokers.redis import RedisBroker  # redis-py is an extra
+
+    return RedisBroker(
+        config.broker,
+        secrets=lambda: _secrets_of(server),
+        key=config.broker_key,
+        lease=config.lease,
+        timeout=config.broker_timeout,
+        answer_timeout=config.close_timeout + config.broker_timeout + ANSWERED_WITHIN,
+    )
+
+
+def _secrets_of(server: Quart) -> list[str | bytes]:
+    """The app's secrets, the current one first."""
+    current, before = server.secret_key, server.config.get("SECRET_KEY_FALLBACKS") or ()
+    return [secret for secret in (current, *before) if secret]
 
 
 def _is_one_of(host: str, allowed: Sequence[str]) -> bool:

@@ -102,7 +102,7 @@ def test_of_names_the_backend_that_an_app_has_instead() -> None:
         ({"close_timeout": None}, "above 0"),
         ({"callback_threads": 2.5}, "a whole number above 0"),
         ({"callback_threads": 2, "callback_threads_per_user": 3}, "lower it"),
-        ({"broker": "redis://localhost"}, "this version knows"),
+        ({"broker": "amqp://localhost"}, "give 'redis:"),
         ({"compression": "on"}, "give True or False"),
         ({"server": object()}, "takes a Quart app"),
     ],
@@ -114,7 +114,10 @@ def test_a_wrong_option_is_an_error_at_construction_that_says_what_to_do(options
 
 def test_a_brokers_password_is_not_repeated_in_the_error() -> None:
     with pytest.raises(ConfigurationError) as error:
-        QuartBackend(broker="redis://:hunter2@localhost/0")
+        QuartBackend(broker="amqp://:hunter2@localhost/0")
+    assert "hunter2" not in str(error.value)
+    with pytest.raises(ConfigurationError) as error:
+        Dash(__name__, backend=QuartBackend(broker="redis://:hunter2@localhost/zero"))
     assert "hunter2" not in str(error.value)
 
 

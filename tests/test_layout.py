@@ -14,13 +14,14 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "dash_quart_ws"
 ORDER = (
-    "__init__", "backend", "extension", "callbacks", "sessions", "connections", "browser", "wire", "brokers",
+    "__init__", "backend", "extension", "cluster", "callbacks", "sessions", "connections", "browser", "wire", "brokers",
     "publisher", "__main__", "check", "_dash", "_plotly", "_servers", "config", "exceptions",
 )  # fmt: skip
 """From the top down: a module imports from what stands to its right, and from its own wing."""
 
 WITHOUT_TESTS_OF_THEIR_OWN = {
     "__init__": "names only",
+    "cluster": "what workers do together; the folder cluster, with real ones",
     "exceptions": "types only",
     "wire/messages": "dataclasses only; test_codec and test_protocol use every one",
     "brokers/base": "an interface; test_broker_contract holds every broker to it",

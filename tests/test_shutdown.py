@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +23,7 @@ from quart_auth import AuthUser, QuartAuth, login_user
 
 from dash_quart_ws import QuartBackend
 
+from .brokers.redis_server import RedisServer
 from .raw import CLOSE, RawSocket
 from .server import Server, free_port, result, serving, wait_for
 from .test_servers import TROUBLE
@@ -48,10 +51,29 @@ def serving_script(folder: Path) -> Iterator[Server]:
         running.stop()
 
 
-@contextlib.contextmanager
-def serving_as(way: str, folder: Path) -> Iterator[Server]:
-    with serving_script(folder) if way == "app.run()" else serving(folder, server=way, app=APP) as running:
-        yield running
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """What several workers need."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.stop()
+
+
+Serve = Callable[[str], contextlib.AbstractContextManager[Server]]
+
+
+@pytest.fixture
+def serve(tmp_path: Path, redis: RedisServer) -> Serve:
+    @contextlib.contextmanager
+    def serving_as(way: str) -> Iterator[Server]:
+        options = {"broker": f"{redis.url}?prefix={tmp_path.name}"} if workers_of(way) else {}
+        env = {"OPTIONS": json.dumps(options)}
+        serving_it = serving_script(tmp_path) if way == "app.run()" else serving(tmp_path, server=way, app=APP, env=env)
+        with serving_it as running:
+            yield running
+
+    return serving_as
 
 
 @contextlib.contextmanager
@@ -111,8 +133,8 @@ WAYS = ("app.run()", "hypercorn", "hypercorn:2", "hypercorn:4", "uvicorn")
 
 @pytest.mark.parametrize("group", [False, True], ids=["one process", "the whole group"])
 @pytest.mark.parametrize("way", WAYS)
-def test_sigterm_tells_every_client_to_come_back(way: str, group: bool, tmp_path: Path) -> None:
-    with serving_as(way, tmp_path) as server, clients(server, 3, workers=workers_of(way)) as connected:
+def test_sigterm_tells_every_client_to_come_back(way: str, group: bool, serve: Serve) -> None:
+    with serve(way) as server, clients(server, 3, workers=workers_of(way)) as connected:
         sent = time.monotonic()
         server.signal(group=group)
         took = told(connected, sent)
@@ -123,8 +145,8 @@ def test_sigterm_tells_every_client_to_come_back(way: str, group: bool, tmp_path
 
 @pytest.mark.parametrize("way", ["app.run()", "hypercorn", "hypercorn:2", "uvicorn"])
 @pytest.mark.parametrize(("output", "value"), [("d.children", 1), ("c.children", 1.5)], ids=["endless", "blocking"])
-def test_sigterm_does_not_wait_for_callbacks(way: str, output: str, value: float, tmp_path: Path) -> None:
-    with serving_as(way, tmp_path) as server, clients(server, 2) as connected:
+def test_sigterm_does_not_wait_for_callbacks(way: str, output: str, value: float, serve: Serve) -> None:
+    with serve(way) as server, clients(server, 2) as connected:
         connected[0].request(output, value, "long")
         connected[0].call("a.children", 2, "2")  # so the one before it has started
         sent = time.monotonic()
@@ -134,8 +156,8 @@ def test_sigterm_does_not_wait_for_callbacks(way: str, output: str, value: float
 
 
 @pytest.mark.parametrize("way", ["app.run()", "hypercorn", "hypercorn:2", "uvicorn"])
-def test_sigterm_does_not_wait_for_clients_that_do_not_read_or_do_not_hang_up(way: str, tmp_path: Path) -> None:
-    with serving_as(way, tmp_path) as server, clients(server, 1) as connected:
+def test_sigterm_does_not_wait_for_clients_that_do_not_read_or_do_not_hang_up(way: str, serve: Serve) -> None:
+    with serve(way) as server, clients(server, 1) as connected:
         cookie = server.login("bob")
         with RawSocket(server, cookie, receive_buffer=4096) as deaf:
             deaf.request("b.children", 6)
@@ -147,8 +169,8 @@ def test_sigterm_does_not_wait_for_clients_that_do_not_read_or_do_not_hang_up(wa
             print(f"{way}: ended after {time.monotonic() - sent:.2f} s")
 
 
-def test_sigterm_to_one_worker_of_several_ends_that_one_gracefully(tmp_path: Path) -> None:
-    with serving(tmp_path, server="hypercorn:2", app=APP) as server, clients(server, 4, workers=2) as connected:
+def test_sigterm_to_one_worker_of_several_ends_that_one_gracefully(serve: Serve) -> None:
+    with serve("hypercorn:2") as server, clients(server, 4, workers=2) as connected:
         workers = children(server.process.pid)
         assert len(workers) == 2
         own = [client for client in connected if client.worker == workers[0]]  # type: ignore[attr-defined]
@@ -167,8 +189,8 @@ def test_sigterm_to_one_worker_of_several_ends_that_one_gracefully(tmp_path: Pat
         ends(server)
 
 
-def test_a_second_sigterm_changes_nothing(tmp_path: Path) -> None:
-    with serving(tmp_path, server="hypercorn:2", app=APP) as server, clients(server, 4, workers=2) as connected:
+def test_a_second_sigterm_changes_nothing(serve: Serve) -> None:
+    with serve("hypercorn:2") as server, clients(server, 4, workers=2) as connected:
         sent = time.monotonic()
         server.signal(group=True)
         server.signal(group=True)

@@ -102,6 +102,8 @@ class Revocation:
     keep: tuple[str, ...] = ()
     user: str | None = None
     """For a session: whose it was, where that is known."""
+    reason: str = ""
+    """In words, for the clients of other workers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,8 @@ class SessionRecord:
     users: tuple[str, ...] = ()
     seen: int = 0
     """With `users`, what a revocation of a user or of all is compared with: it may be the later one of the two."""
+    active: float = 0.0
+    """When its user last did something, as `idle_timeout` counts it; 0 if that is not known."""
 
     @classmethod
     def over(cls, id: str) -> SessionRecord:
@@ -145,7 +149,8 @@ class SessionRecord:
         since, expires, last_seen = (float(fields[name]) for name in ("since", "expires", "last_seen"))
         users = tuple(str(name) for name in fields["users"])
         id, user_agent, seen = str(fields["id"]), str(fields["user_agent"]), int(fields["seen"])
-        return cls(id, user, since, expires, last_seen, remote, user_agent, users, seen)
+        active = float(fields.get("active", 0.0))  # an earlier version has not said it
+        return cls(id, user, since, expires, last_seen, remote, user_agent, users, seen, active)
 
 
 class TargetKind(enum.StrEnum):
@@ -231,7 +236,10 @@ class Listener:
         """A worker is dead, and nobody else is told: these connections went with it."""
 
     def declared_dead(self) -> None:
-        """The others have taken this worker for dead, and its connections for gone; it is about to begin anew."""
+        """The others have taken this worker for dead, and its connections for gone; it is about to begin anew.
+
+        Told between `lost` and `regained`.
+        """
 
     def lost(self) -> None:
         """The lease has passed: what others revoke is not known here."""

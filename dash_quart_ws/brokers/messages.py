@@ -69,8 +69,50 @@ class Close:
 
 
 @dataclass(frozen=True, slots=True)
+class RightsChanged:
+    """A user's groups are others now."""
+
+    user: str
+
+    def json(self) -> Json:
+        """For `Broker.request`."""
+        return {"rights_changed": self.user}
+
+    @classmethod
+    def of_json(cls, question: Json) -> RightsChanged:
+        """What `json` made.
+
+        Raises:
+            ValueError, TypeError, KeyError: it is another question.
+        """
+        return cls(str(question["rights_changed"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """A session joins a topic, or leaves it: published to the session, for its connections of other workers."""
+
+    topic: str
+    joins: bool
+
+    def text(self) -> str:
+        """JSON text for `Broker.publish`."""
+        return json.dumps({"topic": self.topic, "joins": self.joins})
+
+    @classmethod
+    def of_text(cls, text: str) -> Subscription:
+        """What `text` wrote.
+
+        Raises:
+            ValueError, TypeError, KeyError: something else did.
+        """
+        fields: dict[str, Any] = json.loads(text)
+        return cls(str(fields["topic"]), bool(fields["joins"]))
+
+
+@dataclass(frozen=True, slots=True)
 class Closed:
-    """A worker's answer to a `Close` or to a revocation: what that has ended there."""
+    """A worker's answer to a `Close`, a `RightsChanged` or a revocation: what that has ended there."""
 
     connections: int
     slowest_ms: float

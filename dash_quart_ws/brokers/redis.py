@@ -193,6 +193,8 @@ class RedisBroker(Broker):
         self._recent: deque[tuple[float, Revocation]] = deque(maxlen=RECENT_AT_MOST)
         self._lease_until = self._proven_until = 0.0
         self._is_lost = False
+        self._is_counted = True
+        """Whether the store has counted this worker among the living since the lease has passed."""
         self._proven = asyncio.Event()
 
         self._outbox = Outbox(self._keys, self._signer, timeout, stream_length)
@@ -770,6 +772,10 @@ class RedisBroker(Broker):
 
     def _prove(self, asked_at: float) -> None:
         """Up to `asked_at` nothing was missed."""
+        if asked_at >= self._proven_until:  # also where the timer has not noticed yet
+            self._lose()
+        if self._is_lost and not self._is_counted:  # it may have been declared dead
+            return
         until = self._proven_until = asked_at + self._lease
         if not self._outward.has_loop:  # nobody is told anything yet
             self._lease_until = until
@@ -780,6 +786,11 @@ class RedisBroker(Broker):
             self._outward.put(self._listener.regained)
         self._proven.set()
 
+    def _lose(self) -> None:
+        if not self._is_lost:
+            self._is_lost, self._is_counted = True, False
+            self._outward.put(self._listener.lost)
+
     def _trust(self, until: float) -> None:
         self._lease_until = until
 
@@ -787,9 +798,8 @@ class RedisBroker(Broker):
         await asyncio.wait({asyncio.wrap_future(started)})
         while True:
             left = self._proven_until - self.clock()
-            if left <= 0 and not self._is_lost:
-                self._is_lost = True
-                self._outward.put(self._listener.lost)
+            if left <= 0:
+                self._lose()
             self._proven.clear()
             if self._is_lost:
                 await self._proven.wait()
@@ -935,6 +945,7 @@ class RedisBroker(Broker):
     def _heard(self, answer: Any) -> list[str]:
         """Who lives; the ids of those that have to be declared dead."""
         living, overdue = answer
+        self._is_counted = True
         self._living = set(words(living)) - {self._worker.id}
         return [one for one in words(overdue) if one != self._worker.id]
 

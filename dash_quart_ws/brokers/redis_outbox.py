@@ -399,7 +399,8 @@ def script(text: str, keys: Iterable[str], *arguments: str | bytes | float) -> C
 def text_of(revocation: Revocation, signer: Signer) -> bytes:
     """A revocation without its position, signed: JSON, which is ASCII here, so that any user's id will do."""
     one = revocation
-    text = json.dumps([one.scope, one.subject, one.expires, one.ending, list(one.keep), one.user]).encode()
+    fields = [one.scope, one.subject, one.expires, one.ending, list(one.keep), one.user, one.reason]
+    text = json.dumps(fields).encode()
     return signer.sign(PURPOSE, text) + b" " + text
 
 
@@ -421,5 +422,6 @@ def revocation_of(entry: bytes, signer: Signer) -> Revocation:
         fields = orjson.loads(text)
     except ValueError:  # a user's id that is no Unicode
         fields = json.loads(text)
-    scope, subject, expires, ending, keep, user = fields
-    return Revocation(SCOPES[scope], subject, int(position), float(expires), ENDINGS[ending], tuple(keep), user)
+    scope, subject, expires, ending, keep, user, reason = fields
+    kept = tuple(keep)
+    return Revocation(SCOPES[scope], subject, int(position), float(expires), ENDINGS[ending], kept, user, reason)

@@ -96,7 +96,6 @@ class Runner:
         if rights is not None:
             await rights.read()
         if not self._sessions.may_run(connection):  # its end cancels this task
-            connection.end(CloseCode.SESSION_CHANGED, "the session has expired")
             return CallbackUnchanged(*ids)
         self._sessions.touch_for_callback(connection)
         user = f"user {connection.user}" if connection.user is not None else f"address {connection.remote}"
@@ -197,6 +196,8 @@ class Runner:
             if rights is not None:
                 # A background job runs in another process, where nobody is logged in: it is told what its user is now.
                 prepared.context[RIGHTS] = rights.carried()
+                if self._sessions.is_cut_off:
+                    abort(503, "nobody can tell whether the session has ended")
             return prepared.call()
 
         return cast("str", await self._pool().run(user, call))

@@ -97,6 +97,7 @@ class Connection:
         "_closing",
         "_complaints",
         "_config",
+        "_cut_off",
         "_ended_at",
         "_from_threads",
         "_held_bytes",
@@ -143,7 +144,9 @@ class Connection:
         path: str,
         share: Share,
         visitor: str | None = None,
+        cut_off: Callable[[], tuple[int, str] | None] | None = None,
     ) -> None:
+        """`cut_off`: asked before each frame, how the connection has to end instead; None: it need not be asked."""
         self.id = secrets.token_hex(8)
         self.user = user
         """The user's `auth_id` as the singleton `QuartAuth` resolved it; None for nobody."""
@@ -173,8 +176,9 @@ class Connection:
         self._warned_of_callbacks = False
         self._thread = threading.get_ident()
         self._wire = WireProtocol(config.renderers_per_connection if socket.bridge else None)
+        self._cut_off = cut_off
         self._writer = Writer(
-            socket.send_text,
+            socket.send_text if cut_off is None else functools.partial(Connection._send_proven, weakref.proxy(self)),
             max_bytes=config.outbound_bytes,
             max_messages=config.outbound_messages,
             keeps_order=socket.bridge,
@@ -464,6 +468,14 @@ class Connection:
             self._from_threads.take()
         self._writer.put(queued)
 
+    def _send_proven(self, text: str) -> Coroutine[Any, Any, None]:
+        """Send a frame unless nobody can tell whether the session has ended: a process that was suspended may not know."""
+        verdict = None if self._cut_off is None else self._cut_off()
+        if verdict is None:
+            return self._socket.send_text(text)
+        self.end(*verdict)
+        return _nothing()
+
     def _handover(self) -> Handover[codec.Queued]:
         """Made when a thread first sends: most connections never need it."""
         if self._from_threads is None:
@@ -593,6 +605,10 @@ class Connection:
 
     def _not_taken(self) -> None:
         self.end(CloseCode.INTERNAL_ERROR, "a message was not taken")
+
+
+async def _nothing() -> None:
+    """In the place of a frame that is not sent."""
 
 
 def _is_running(loop: asyncio.AbstractEventLoop) -> bool:

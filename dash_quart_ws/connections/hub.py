@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from ..brokers.base import Target, TargetKind
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from .connection import Connection
 
@@ -23,6 +25,10 @@ class Hub:
         self._anonymous_from: dict[str, dict[Connection, None]] = defaultdict(dict)
         self.anonymous = 0
         """How many connections have no session."""
+        self.appeared: Callable[[Target], object] | None = None
+        """Told of each target that has its first connection here."""
+        self.vanished: Callable[[Target], object] | None = None
+        """Told of each that has lost its last."""
         self._topics_of: dict[Connection, set[str]] = {}
         self._topics_of_session: dict[str, set[str]] = defaultdict(set)
 
@@ -31,11 +37,14 @@ class Hub:
 
     def add(self, connection: Connection) -> None:
         """Take in a connection that was just accepted; it leaves by itself when it ends."""
+        if not self._connections:
+            self._appear(Target(TargetKind.ALL))
         self._connections[connection.id] = connection
+        self._appear(Target(TargetKind.CONNECTION, connection.id))
         for session in connection.bound_to:
-            self._by_session[session.id][connection] = None
+            self._insert(TargetKind.SESSION, session.id, connection)
         for user in _users_of(connection):
-            self._by_user[user][connection] = None
+            self._insert(TargetKind.USER, user, connection)
         if not connection.bound_to:
             self._anonymous_from[str(connection.remote)][connection] = None
             self.anonymous += 1
@@ -48,19 +57,67 @@ class Hub:
 
     def _remove(self, connection: Connection) -> None:
         self._connections.pop(connection.id, None)
+        self._vanish(Target(TargetKind.CONNECTION, connection.id))
+        if not self._connections:
+            self._vanish(Target(TargetKind.ALL))
         for session in connection.bound_to:
-            _discard(self._by_session, session.id, connection)
+            self._discard(TargetKind.SESSION, session.id, connection)
         for user in _users_of(connection):
-            _discard(self._by_user, user, connection)
+            self._discard(TargetKind.USER, user, connection)
         if not connection.bound_to:
             _discard(self._anonymous_from, str(connection.remote), connection)
             self.anonymous -= 1
         if connection.visitor is not None:
             _discard(self._by_visitor, connection.visitor, connection)
         for topic in self._topics_of.pop(connection, ()):
-            _discard(self._by_topic, topic, connection)
+            self._discard(TargetKind.TOPIC, topic, connection)
         if connection.session is not None and connection.session.id not in self._by_session:
             self._topics_of_session.pop(connection.session.id, None)
+
+    def _index(self, kind: TargetKind) -> dict[str, dict[Connection, None]]:
+        match kind:
+            case TargetKind.SESSION:
+                return self._by_session
+            case TargetKind.USER:
+                return self._by_user
+            case _:
+                return self._by_topic
+
+    def _insert(self, kind: TargetKind, name: str, connection: Connection) -> None:
+        members = self._index(kind)[name]
+        if not members:
+            self._appear(Target(kind, name))
+        members[connection] = None
+
+    def _discard(self, kind: TargetKind, name: str, connection: Connection) -> None:
+        index = self._index(kind)
+        if name in index:
+            _discard(index, name, connection)
+            if name not in index:
+                self._vanish(Target(kind, name))
+
+    def _appear(self, target: Target) -> None:
+        if self.appeared is not None:
+            self.appeared(target)
+
+    def _vanish(self, target: Target) -> None:
+        if self.vanished is not None:
+            self.vanished(target)
+
+    def of(self, target: Target) -> tuple[Connection, ...]:
+        """The connections that a target means."""
+        match target.kind:
+            case TargetKind.CONNECTION:
+                found = self._connections.get(target.name)
+                return () if found is None else (found,)
+            case TargetKind.SESSION:
+                return self.of_session(target.name)
+            case TargetKind.USER:
+                return self.of_user(target.name)
+            case TargetKind.TOPIC:
+                return self.of_topic(target.name)
+            case TargetKind.ALL:
+                return self.all()
 
     def all(self) -> tuple[Connection, ...]:
         """Every connection, the oldest first."""
@@ -98,6 +155,10 @@ class Hub:
         """Whether a connection is subscribed to anything."""
         return connection in self._topics_of
 
+    def topics_of(self, connection: Connection) -> tuple[str, ...]:
+        """What a connection is subscribed to."""
+        return tuple(self._topics_of.get(connection, ()))
+
     def subscribe(self, connections: Iterable[Connection], topic: str) -> None:
         """Subscribe connections to a topic, until they end."""
         for connection in connections:
@@ -105,7 +166,7 @@ class Hub:
                 self._join(connection, topic)
 
     def _join(self, connection: Connection, topic: str) -> None:
-        self._by_topic[topic][connection] = None
+        self._insert(TargetKind.TOPIC, topic, connection)
         self._topics_of.setdefault(connection, set()).add(topic)
 
     def subscribe_session(self, id: str, topic: str) -> None:
@@ -117,7 +178,7 @@ class Hub:
     def unsubscribe(self, connections: Iterable[Connection], topic: str) -> None:
         """Take connections off a topic."""
         for connection in connections:
-            _discard(self._by_topic, topic, connection)
+            self._discard(TargetKind.TOPIC, topic, connection)
             topics = self._topics_of.get(connection, set())
             topics.discard(topic)
             if not topics:

@@ -56,6 +56,9 @@ knows its name, in the same session), whether a page is still current, an icon, 
 SESSION_HEADER = "Dash-Session"
 """Says that an answer is about the session: `required`, log in; `stale`, the page belongs to another one."""
 
+RETRY_AFTER = 5
+"""Seconds after which it is worth to ask again when the broker was lost."""
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\\]")
 
 
@@ -390,6 +393,8 @@ class Guard:
                 visit.user.action = Action.DELETE
 
     async def _to_login(self) -> Response:
+        if self._sessions.is_cut_off:
+            return await self._unavailable()
         if not self._has_login_page():
             return await _plain("Sign in to see this page.")
         target = request.full_path if request.query_string else request.path
@@ -397,7 +402,15 @@ class Guard:
         location += f"{'&' if '?' in location else '?'}next={quote(request.root_path + target, safe='/')}"
         return await _never_stored(redirect(location, 302))
 
+    async def _unavailable(self) -> Response:
+        """The answer while nobody here can tell which sessions have ended."""
+        response = await _plain("The server cannot check your login at the moment. Try again soon.", 503)
+        response.headers["Retry-After"] = str(RETRY_AFTER)
+        return response
+
     async def _unauthorized(self, *_args: Any, **_kwargs: Any) -> Response:
+        if self._sessions.is_cut_off:
+            return await self._unavailable()
         body = jsonify({"error": "login required", "login_url": self.login_path()})
         return await _about_session("required", body, 401)
 
@@ -435,9 +448,9 @@ async def _call(view: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return await answer if inspect.isawaitable(answer) else answer  # Dash wraps a hook's async view in a plain function
 
 
-async def _plain(text: str) -> Response:
-    page = f"<!doctype html><html lang=en><meta charset=utf-8><title>401</title><p>{text}</p></html>"
-    return await _never_stored((page, 401))
+async def _plain(text: str, status: int = 401) -> Response:
+    page = f"<!doctype html><html lang=en><meta charset=utf-8><title>{status}</title><p>{text}</p></html>"
+    return await _never_stored((page, status))
 
 
 async def _never_stored(answer: Any) -> Response:

@@ -19,6 +19,7 @@ from ..brokers.base import Ending
 from ..exceptions import ConfigurationError
 from ..wire import close
 from ..wire.close import CloseCode
+from .sessions import CUT_OFF
 from .visitors import remote_here
 
 if TYPE_CHECKING:
@@ -177,6 +178,8 @@ def check_sessions(sessions: Sessions, guard: Guard) -> Admitted | Refused:
     """
     own: Session | None = None
     bound: list[Session] = []
+    if not sessions.is_loaded or any(visit.unproven is not None for visit in sessions.visits().values()):
+        return Refused(*CUT_OFF)
     why: Ending | None = None
     for extension, visit in sessions.visits().items():
         ending = visit.ending if visit.session is None else sessions.ending_of(visit.session)
@@ -185,12 +188,14 @@ def check_sessions(sessions: Sessions, guard: Guard) -> Admitted | Refused:
         if extension.singleton:
             own, why = (visit.session, None) if ending is None else (None, ending)
     if own is None and guard.active and (why is not None or not guard.has_something_for_nobody):
-        return Refused(*REFUSALS[why])
+        return Refused(*(CUT_OFF if sessions.is_cut_off else REFUSALS[why]))
     return Admitted(own, tuple(bound))
 
 
 def look_again(sessions: Sessions, admitted: Admitted) -> Refused | None:
     """Right after the connection is in the hub: did one of its sessions end while something was awaited?"""
+    if admitted.sessions and sessions.is_cut_off:
+        return Refused(*CUT_OFF)
     for session in admitted.sessions:
         ending = sessions.ending_of(session)
         if ending is not None:

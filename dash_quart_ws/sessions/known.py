@@ -34,6 +34,9 @@ SESSIONS_PER_USER = 1000
 SAVE_EVERY = 60.0
 """Seconds between two records of one session."""
 
+RENEWALS_EVERY = 1.0
+"""Seconds of a longer life that are worth a record when others know of a shorter one."""
+
 USER_AGENT_LENGTH = 256
 REMOTE_LENGTH = 64
 """Characters of what the client, or a proxy, says: both may be anything."""
@@ -52,6 +55,8 @@ class _Entry:
     session: Session
     visit: tuple[float, str | None, str]
     """When it was last seen, from where, with which browser: replaced as a whole, for readers in other threads."""
+    active: float
+    """When its user last did something; 0 if that is not known."""
     saved_at: float = 0.0
     saved_until: float = 0.0
     """The expiry that the broker knows."""
@@ -70,9 +75,16 @@ class _Entry:
 
 
 class SessionRegistry:
-    """The sessions that were seen and have not been told to be over. Safe from any thread."""
+    """The sessions that were seen and have not been told to be over. Safe from any thread.
 
-    def __init__(self) -> None:
+    Args:
+        save_every: seconds between two records of one session.
+        is_shared: whether other workers rely on the records: then a renewal is told before the expiry that they know.
+    """
+
+    def __init__(self, *, save_every: float = SAVE_EVERY, is_shared: bool = False) -> None:
+        self._save_every = save_every
+        self._is_shared = is_shared
         self._lock = threading.Lock()
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._by_user: dict[str, dict[str, _Entry]] = {}
@@ -82,8 +94,14 @@ class SessionRegistry:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def see(self, session: Session, now: float, sender: Sender | None) -> Records:
+    def see(self, session: Session, now: float, sender: Sender | None, *, active: bool = False) -> Records:
         """A session has been seen. Without a `sender` only the time is new.
+
+        Args:
+            session: as it is now.
+            now: Unix time.
+            sender: where it was seen.
+            active: whether its user did something.
 
         Returns:
             What the broker should get for it: mostly nothing.
@@ -92,23 +110,38 @@ class SessionRegistry:
             entry = self._entries.get(session.id)
             if entry is None:
                 remote, browser = sender or (None, "")
-                entry = _Entry(session, (now, _short(remote), plain_text(browser, USER_AGENT_LENGTH)))
+                visit = now, _short(remote), plain_text(browser, USER_AGENT_LENGTH)
+                entry = _Entry(session, visit, now if active else 0.0)
                 dropped = self._add(entry, now)
                 return [*dropped, self._record(entry, now)]
-            self._entries.move_to_end(session.id)
             self._update(entry, session)
-            for name in entry.session.users:
-                of_user = self._by_user[name]
-                of_user[session.id] = of_user.pop(session.id)
+            self._move_to_end(entry)
             _, remote, browser = entry.visit
             if sender is not None:
                 was = remote, browser
                 remote, browser = _short(sender[0]), plain_text(sender[1], USER_AGENT_LENGTH)
                 entry.changed = entry.changed or (remote, browser) != was
             entry.visit = now, remote, browser
-            is_due = not 0 <= now - entry.saved_at < SAVE_EVERY  # below 0: the clock was set back
-            may_be_early = entry.changed and entry.paid_until <= now + SAVE_EVERY
-            return [self._record(entry, now)] if is_due or may_be_early else []
+            if active:
+                entry.active = now
+            is_due = not 0 <= now - entry.saved_at < self._save_every  # below 0: the clock was set back
+            may_be_early = entry.changed and entry.paid_until <= now + self._save_every
+            return [self._record(entry, now)] if is_due or may_be_early or self._is_urgent(entry, now) else []
+
+    def _move_to_end(self, entry: _Entry) -> None:
+        id = entry.session.id
+        self._entries.move_to_end(id)
+        for name in entry.session.users:
+            of_user = self._by_user[name]
+            of_user[id] = of_user.pop(id)
+
+    def _is_urgent(self, entry: _Entry, now: float) -> bool:
+        """Whether others are about to take the session for expired, though it was renewed."""
+        return (
+            self._is_shared
+            and entry.expires >= entry.saved_until + RENEWALS_EVERY
+            and entry.saved_until < now + self._save_every
+        )
 
     def _update(self, entry: _Entry, session: Session) -> None:
         """Take over what is new about a session: a renewal, or other names of its user."""
@@ -120,7 +153,7 @@ class SessionRegistry:
             entry.changed = True
         elif session.expires > old.expires:  # an older copy of the token does not take a renewal back
             entry.take(session)
-            if entry.expires > entry.saved_until + SAVE_EVERY:
+            if entry.expires > entry.saved_until + self._save_every:
                 entry.changed = True
 
     def _add(self, entry: _Entry, now: float) -> Records:
@@ -154,10 +187,10 @@ class SessionRegistry:
     def _record(self, entry: _Entry, now: float) -> SessionRecord:
         session, (last_seen, remote, browser) = entry.session, entry.visit
         entry.saved_at, entry.saved_until, entry.changed = now, entry.expires, False
-        entry.paid_until = min(max(entry.paid_until, now), now + SAVE_EVERY) + SAVE_EVERY
+        entry.paid_until = min(max(entry.paid_until, now), now + self._save_every) + self._save_every
         return SessionRecord(
             session.id, session.user, session.since.timestamp(), entry.expires, last_seen,
-            remote, browser, tuple(sorted(session.users)), session.seen,
+            remote, browser, tuple(sorted(session.users)), session.seen, entry.active,
         )  # fmt: skip
 
     def unsaved(self) -> Records:
@@ -175,17 +208,35 @@ class SessionRegistry:
         over: Records = []
         with self._lock:
             for record in sorted(records, key=lambda record: record.last_seen):
-                session = Session(
-                    record.id, record.user, _utc(record.since), _utc(record.expires),
-                    frozenset(record.users), record.seen,
-                )  # fmt: skip
+                session = _session_of(record)
                 if is_over(session):
                     over.append(SessionRecord.over(record.id))
                 elif record.id not in self._entries:
-                    visit = record.last_seen, record.remote, record.user_agent
-                    entry = _Entry(session, visit, record.last_seen, record.expires, changed=False)
-                    over += self._add(entry, record.last_seen)
+                    over += self._add(_entry_of(session, record), record.last_seen)
         return over
+
+    def learn(self, record: SessionRecord) -> tuple[Session, bool]:
+        """Take in a session as another worker has seen it.
+
+        Returns:
+            The session as it is known now, and whether its user has done something that was not known.
+        """
+        session = _session_of(record)
+        with self._lock:
+            entry = self._entries.get(record.id)
+            if entry is None:
+                self._add(_entry_of(session, record), record.last_seen)  # who had to make room is others' to know of
+                return session, record.active > 0
+            changed = entry.changed
+            self._update(entry, session)
+            entry.changed = changed
+            if record.last_seen >= entry.visit[0]:
+                entry.visit = record.last_seen, record.remote, record.user_agent
+            entry.saved_at = max(entry.saved_at, record.last_seen)
+            entry.saved_until = max(entry.saved_until, record.expires)
+            was_active, entry.active = entry.active, max(entry.active, record.active)
+            self._move_to_end(entry)
+            return entry.session, record.active > was_active
 
     def known(self, user: str | None) -> list[KnownSession]:
         """Every session that is remembered, or one user's; the one that was seen last is the first."""
@@ -232,6 +283,16 @@ class SessionRegistry:
         """Forget what has expired: the broker finds out by itself."""
         for id in [id for id, entry in self._entries.items() if entry.expires < now]:
             self._forget(id)
+
+
+def _session_of(record: SessionRecord) -> Session:
+    since, expires = _utc(record.since), _utc(record.expires)
+    return Session(record.id, record.user, since, expires, frozenset(record.users), record.seen)
+
+
+def _entry_of(session: Session, record: SessionRecord) -> _Entry:
+    visit = record.last_seen, record.remote, record.user_agent
+    return _Entry(session, visit, record.active, record.last_seen, record.expires, changed=False)
 
 
 def sender() -> Sender | None:

@@ -9,20 +9,24 @@ How a request meets this module, in order:
 3. `leave`, when the request context goes, before the response is sent: the same for what happened after 2.
 
 `revoke` is the one way in which a session ends. It acts when it is called: replica first, then the hub, with no await
-between them, so that whoever looks at the replica after being taken into the hub can miss nothing.
+between them, so that whoever looks at the replica after being taken into the hub can miss nothing. What another worker
+has revoked goes the same way, in `revoked`.
+
+With a broker that several workers share, what the others have revoked is known only while the broker is there to tell:
+`is_cut_off` says when it has not for too long. It is a comparison with the clock, made where something is about to be
+done, because a process that was suspended wakes up with its timers late.
 """
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import contextvars
 import dataclasses
 import datetime as dt
 import logging
 import math
-import os
-import platform
 import threading
 import time
 from collections import Counter
@@ -32,13 +36,14 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from quart import abort, g, has_app_context, has_request_context, has_websocket_context, request
 from quart_auth import Action
 
-from ..brokers.base import Broker, Ending, Revocation, Scope, SessionRecord
+from ..brokers.base import Answers, Appended, Broker, Ending, Revocation, Scope, SessionRecord
+from ..brokers.messages import Closed
 from ..connections.receipt import Pending, PendingReceipt, Receipt
 from ..connections.session import KnownSession, Session
 from ..exceptions import BrokerError
 from ..wire.close import CloseCode
 from . import logins
-from .known import SessionRegistry, can_be_signed, sender
+from .known import SAVE_EVERY, SessionRegistry, can_be_signed, sender
 from .revocations import Replica
 from .token import Token, new_sid, serializer_class
 from .visitors import remote_here, visitor_of
@@ -60,7 +65,6 @@ security = logging.getLogger("dash_quart_ws.security")
 T = TypeVar("T")
 
 VISITS = "_dash_quart_ws_visits"
-WORKER = f"{platform.node()}:{os.getpid()}"
 LONGEST_TIMER = 3600.0
 """Seconds after which a session's end is computed anew: timers do not notice when the clock was set, or the host slept."""
 
@@ -71,6 +75,12 @@ NOTED_EVERY = 1.0
 """Seconds: how often a connection's callbacks are noted as a sign of its session's life."""
 LOOP_CHECK = 1.0
 """Seconds after which a thread that waits for the event loop looks whether that is still running."""
+
+IDLE_MARGIN = 0.1
+"""With several workers, the part of `idle_timeout` in which one of them may not have heard what a user does elsewhere."""
+
+CUT_OFF = CloseCode.BROKER_LOST, "the server cannot tell whether the session has ended"
+AWAY = CloseCode.RESTART, "the server was away"
 
 CLOSE_CODES = {
     Ending.LOGGED_OUT: CloseCode.LOGGED_OUT,
@@ -89,6 +99,8 @@ class Visit:
     token: Token | None = None
     user: AuthUser | None = None
     session: Session | None = None
+    unproven: Session | None = None
+    """In the place of `session`, where nobody can tell whether that has ended: good for nothing but its own end."""
     ending: Ending | None = None
     """Why a token that was brought is no good, where that is known."""
     over: str | None = None
@@ -116,7 +128,14 @@ class Sessions:
         self._broker = broker
         self._config = config
         self._replica = Replica()
-        self._registry = SessionRegistry()
+        self._margin = 0.0
+        """Seconds that `idle_timeout` is longer than it is said to be: activity elsewhere is known so much later."""
+        if broker.is_shared and config.idle_timeout is not None:
+            self._margin = min(SAVE_EVERY, IDLE_MARGIN * config.idle_timeout)
+        self._registry = SessionRegistry(save_every=self._margin or SAVE_EVERY, is_shared=broker.is_shared)
+        self._early_lock = threading.Lock()
+        self._early: list[Revocation] = []
+        """What was revoked before a shared broker could be loaded."""
         self._started = False
         self._starting = threading.Lock()
         self._extensions: list[QuartAuth] = []
@@ -148,7 +167,14 @@ class Sessions:
         return bool(self._server.extensions.get("QUART_AUTH"))
 
     def start(self) -> None:
-        """Load the revocations of an earlier life. Before that, no token may be read."""
+        """Load the revocations of an earlier life, and of others. Before that, no token may be read.
+
+        Blocks, with a shared broker for seconds: there the event loop uses `load`.
+
+        Raises:
+            BrokerError: a shared broker does not answer. Whoever has a token is cut off until it does.
+            ConfigurationError: its store belongs to another app, or does not let this one in.
+        """
         if self._started:
             return
         # `revoke` in a thread may meet the first request here: neither goes on before all is loaded.
@@ -157,11 +183,63 @@ class Sessions:
                 for revocation in self._broker.load():
                     self._replica.add(revocation)
                 self._recall()
-                self._started = True
+                with self._early_lock:
+                    self._started, early, self._early = True, self._early, []
+                for revocation in early:
+                    self._store(revocation)
+
+    async def load(self) -> None:
+        """`start`, without holding up the event loop."""
+        if self._broker.is_shared:
+            await asyncio.to_thread(self.start)
+        else:
+            self.start()
+
+    def _start_here(self) -> bool:
+        """Whether all is loaded; it is loaded now where that may take its time."""
+        if not self._started and (not self._broker.is_shared or _running_loop() is None):
+            try:
+                self.start()
+            except BrokerError:
+                if not self._broker.is_shared:
+                    raise
+                logger.warning("the broker cannot be loaded: a revocation holds in this process until it can")
+        return self._started
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether it is known what was revoked before."""
+        return self._started
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether nobody here can tell what others have revoked: then nothing is done on behalf of a session."""
+        if not self._broker.is_shared:
+            return False
+        return not self._started or (self._config.on_broker_loss == "refuse" and not self.is_proven)
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether what is known here of the other workers is all that there is."""
+        return self._broker.clock() < self._broker.lease_until
+
+    @property
+    def cut_off(self) -> tuple[CloseCode, str]:
+        """How connections end that are cut off.
+
+        Who was away for so long may have been taken for dead: then its clients are to be told of a restart.
+        """
+        overdue = self._broker.clock() - self._broker.lease_until
+        return AWAY if self._started and overdue > self._config.lease / 2 else CUT_OFF
+
+    def verdict(self) -> tuple[CloseCode, str] | None:
+        """How a session's connection has to end now; None when it may go on."""
+        return self.cut_off if self.is_cut_off else None
 
     def stop(self) -> None:
         """The server has gone down: what is on its way to the broker is stored, and its files are closed."""
-        self._record(self._registry.unsaved())
+        if self._started:
+            self._record(self._registry.unsaved())
         self._broker.close()
         self._started = False
 
@@ -184,7 +262,7 @@ class Sessions:
 
     def arrive(self) -> None:
         """Resolve who this is, before anything else of the request runs. In a request or websocket context."""
-        self.start()
+        self._start_here()
         self.adopt()
         visits: dict[QuartAuth, Visit] = {}
         setattr(g, VISITS, visits)
@@ -204,6 +282,10 @@ class Sessions:
                 setattr(g, name, early)
         token = visit.token
         if token is None:
+            return visit
+        if self.is_cut_off:
+            users = frozenset({str(token.auth_id)} if extension.singleton else ())
+            visit.token, visit.unproven = None, self._session(extension, token, token.auth_id, users)
             return visit
         auth_id = visit.user.auth_id
         # Users are the singleton's: what another extension calls its own is a name in another house.
@@ -247,7 +329,7 @@ class Sessions:
             if extension.singleton:
                 replaced = getattr(g, str(extension.attribute_name), visit.user) is not visit.user
                 replaced = replaced or logins.has_replaced(extension)
-                if visit.session is None or replaced or self.ending_of(visit.session) is not None:
+                if visit.session is None or replaced or self._is_gone(visit.session):
                     return None
                 return visit.session
         return None
@@ -258,15 +340,23 @@ class Sessions:
         return f"address {remote_here()}" if session is None else f"user {session.user}"
 
     def has_left(self) -> bool:
-        """Whether this request came with a session that has ended since: nothing more may be done for it."""
-        return any(
-            visit.session is not None and self.ending_of(visit.session) is not None for visit in self.visits().values()
-        )
+        """Whether this request came with a session that has ended since, or may have: nothing more may be done for it."""
+        return any(visit.session is not None and self._is_gone(visit.session) for visit in self.visits().values())
+
+    def _is_gone(self, session: Session) -> bool:
+        return self.ending_of(session) is not None or self.is_cut_off
 
     def hold(self, session: Session) -> None:
         """Until `let_go`, a renewal of this session is noticed, also where it has no connection."""
         self._held[session.id] += 1
-        self._deadlines.setdefault(session.id, session.expires.timestamp())
+        self._mind(session)
+
+    def _mind(self, session: Session) -> None:
+        """From here on its deadline is kept up with renewals; another worker may have seen one already."""
+        if session.id not in self._deadlines:
+            known = self._registry.get(session.id) if self._broker.is_shared else None
+            latest = session.expires if known is None else max(session.expires, known.expires)
+            self._deadlines[session.id] = latest.timestamp()
 
     def let_go(self, session: Session) -> None:
         """What was done on behalf of this session is done."""
@@ -330,7 +420,7 @@ class Sessions:
         try:
             async with body as chunks:
                 async for chunk in chunks:
-                    if self.ending_of(session) is not None:
+                    if self._is_gone(session):
                         return
                     yield chunk
         finally:
@@ -349,7 +439,8 @@ class Sessions:
                 stored = asyncio.wrap_future(receipt.stored)
                 await asyncio.wait({stored}, timeout=self._config.broker_timeout)
                 if not stored.done() or stored.exception() is not None:
-                    security.error("not-stored reason='a restart would forget this end' remote=%s", remote_here())
+                    why = "other workers do not know of" if self._broker.is_shared else "a restart would forget"
+                    security.error("not-stored reason='%s this end' remote=%s", why, remote_here())
 
     def leave(self) -> None:
         """The same for what was done after `depart`, or instead of it (an error on the way): nothing escapes."""
@@ -381,9 +472,10 @@ class Sessions:
         return self._end_visit(visit, Ending.SWITCHED, "another login took its place")
 
     def _end_visit(self, visit: Visit, ending: Ending, reason: str) -> PendingReceipt | None:
-        if visit.session is None:
+        session = visit.session or visit.unproven
+        if session is None:
             return None
-        session, visit.session = visit.session, None
+        visit.session = visit.unproven = None
         return self.revoke(session=session, ending=ending, reason=reason)
 
     def log_out(self, extension: QuartAuth, caller: logins.Caller) -> None:
@@ -444,8 +536,8 @@ class Sessions:
 
     def admit(self, extension: QuartAuth, token: Token) -> bool:
         """Whether a well-signed token still counts; remembers it for the request that is arriving."""
-        self.start()
-        self._broker.observe(token.seen)
+        if self._start_here():
+            self._broker.observe(token.seen)
         users = (str(token.auth_id),) if extension.singleton else ()
         ending = self._replica.ending_of(token.id, users, token.seen)
         too_old = time.time() > self._until(extension, token.login_at, token.issued)
@@ -456,7 +548,7 @@ class Sessions:
             visit.ending = ending
             visit.over = None if ending is None else token.id
             visit.token = token if ending is None else None
-        return ending is None
+        return ending is None and not self.is_cut_off
 
     def expired(self, extension: QuartAuth) -> None:
         """A token was well signed, and is too old."""
@@ -479,12 +571,14 @@ class Sessions:
 
     def _is_idle(self, id: str) -> bool:
         last, timeout = self._active.get(id), self._config.idle_timeout
-        return timeout is not None and last is not None and time.time() > last[0] + timeout
+        if timeout is None or last is None or time.time() <= last[0] + timeout + self._margin:
+            return False
+        return not self._broker.is_shared or self.is_proven  # else nobody knows what its user does elsewhere
 
     def touch(self, session: Session) -> None:
         """The session's user did something: an HTTP request, or a callback. Not a heartbeat, a stream or a push."""
         self._stay_awake(session)
-        self._see(session)
+        self._see(session, active=True)
 
     def _stay_awake(self, session: Session) -> None:
         if self._config.idle_timeout is not None:
@@ -500,7 +594,7 @@ class Sessions:
         self._stay_awake(session)
         if not 0 <= now - connection.seen_at < NOTED_EVERY:  # below 0: the clock was set back
             connection.seen_at = now
-            self._see(session)
+            self._see(session, active=True)
 
     def sweep(self) -> None:
         """End what has been idle for too long, so that forgetting about it does not bring it back."""
@@ -514,7 +608,7 @@ class Sessions:
         """End a connection when one of its sessions expires: within a second, and not before a renewal is over."""
         loop = asyncio.get_running_loop()
         for session in sessions:
-            self._deadlines.setdefault(session.id, session.expires.timestamp())
+            self._mind(session)
             if session.id not in self._active:
                 self._stay_awake(session)  # it was seen when the websocket arrived
             _ExpiryTimer(self, loop, connection, session).arm()
@@ -523,7 +617,7 @@ class Sessions:
         """Unix time at which a session ends if nothing happens."""
         deadline = self._deadlines.get(session.id, session.expires.timestamp())
         timeout, last = self._config.idle_timeout, self._active.get(session.id)
-        return deadline if timeout is None or last is None else min(deadline, last[0] + timeout)
+        return deadline if timeout is None or last is None else min(deadline, last[0] + timeout + self._margin)
 
     def expire(self, session: Session) -> None:
         """A session's time is up: its connections close, and the handshake decides about those that come back."""
@@ -541,22 +635,31 @@ class Sessions:
             self._deadlines.pop(session.id, None)
 
     def may_run(self, connection: Connection) -> bool:
-        """Whether a callback may start: compared at each start, not left to a timer that a suspended process fires late."""
-        return not connection.ended and all(time.time() <= self.deadline(session) for session in connection.bound_to)
+        """Whether a callback may start; if not, the connection is over.
+
+        Compared at each start, not left to a timer that a suspended process fires late.
+        """
+        if connection.ended:
+            return False
+        if connection.bound_to and self.is_cut_off:
+            connection.end(*self.cut_off)
+        elif any(time.time() > self.deadline(session) for session in connection.bound_to):
+            connection.end(CloseCode.SESSION_CHANGED, "the session has expired")
+        return not connection.ended
 
     # ------------------------------------------------------------------------------------------ known sessions
 
     def known(self, user: str | None = None) -> tuple[KnownSession, ...]:
         """What `QuartBackend.sessions` says."""
-        self.start()
+        self._start_here()
         # Not handed to the event loop: the registry and the replica are safe to read here, and there may be many.
         found = self._registry.known(None if user is None else str(user))
         return tuple(session for session in found if self.ending_of(session) is None)
 
-    def _see(self, session: Session) -> None:
+    def _see(self, session: Session, *, active: bool = False) -> None:
         """A session of the singleton extension's was seen, here and now."""
         if self._started and session.users and session.user is not None and self.ending_of(session) is None:
-            self._record(self._registry.see(session, time.time(), sender()))
+            self._record(self._registry.see(session, time.time(), sender(), active=active))
 
     def _see_login(self, extension: QuartAuth, token: Token, visit: Visit | None) -> None:
         if extension.singleton and can_be_signed(token.auth_id):
@@ -577,14 +680,14 @@ class Sessions:
             records = [dataclasses.replace(one, expires=min(one.expires, one.since + longest)) for one in records]
         self._record(self._registry.restore(records, lambda session: self.ending_of(session) is not None))
 
-    def _forget_known(self, revocation: Revocation) -> None:
+    def _forget_known(self, revocation: Revocation) -> list[SessionRecord]:
         match revocation.scope:
             case Scope.SESSION:
-                self._record(self._registry.forget(revocation.subject))
+                return self._registry.forget(revocation.subject)
             case Scope.USER:
-                self._record(self._registry.forget_all(self._is_over, revocation.subject))
+                return self._registry.forget_all(self.is_over, revocation.subject)
             case Scope.ALL:
-                self._record(self._registry.forget_all(self._is_over, None))
+                return self._registry.forget_all(self.is_over, None)
 
     # ------------------------------------------------------------------------------------------------- revoke
 
@@ -601,7 +704,7 @@ class Sessions:
         """End sessions, now: what `QuartBackend.revoke` says, plus the kind of ending. From any thread."""
         if (session is not None) + (user is not None) + all != 1:
             raise TypeError("revoke() takes exactly one of session=, user=, all=True")
-        self.start()
+        self._start_here()
         kept = tuple(_id_of(one) for one in _as_iterable(keep))
         user = None if user is None else str(user)  # quart-auth takes any JSON value for an auth_id
         return self.in_loop(lambda: self._revoke(session, user, kept, ending, reason))
@@ -609,53 +712,112 @@ class Sessions:
     def _revoke(
         self, session: Session | str | None, user: str | None, keep: tuple[str, ...], ending: Ending, reason: str
     ) -> PendingReceipt:
-        revocation = self._revocation(session, user, keep, ending)
-        if user is not None:
-            self._clear_way(user, revocation.position)
-        receipt = self._apply(revocation, reason or ending.value, session if isinstance(session, Session) else None)
-        compaction = self._replica.compaction(revocation.user) if revocation.user is not None else None
-        if compaction is not None:
-            self._apply(compaction, "a great many sessions")
+        revocation = self._revocation(session, user, keep, ending, reason)
+        cleared = self._clear_way(user, revocation.position) if user is not None else []
+        receipt = self._apply(revocation, session if isinstance(session, Session) else None)
+
+        def settle(stored: concurrent.futures.Future[Revocation]) -> None:
+            if stored.exception() is None:
+                for visit in cleared:
+                    visit.cleared[revocation.subject] = stored.result().position
+
+        if cleared:  # before the login's own question is answered, which comes after this
+            receipt.stored.add_done_callback(settle)
+        self._compact(revocation)
         return receipt
 
-    def _apply(self, revocation: Revocation, reason: str, known: Session | None = None) -> PendingReceipt:
-        """Make a revocation true in this process: first the replica, then the hub, and no await between them."""
-        was_over = known is not None and self._is_over(known)
-        is_new = self._replica.add(revocation)
+    def _compact(self, revocation: Revocation) -> None:
+        compaction = self._replica.compaction(revocation.user) if revocation.user is not None else None
+        if (
+            compaction is not None and self._broker.is_shared
+        ):  # every worker does it by itself, at a position of the past
+            self._end(compaction, self._replica.add)
+        elif compaction is not None:
+            self._apply(compaction)
+
+    def _apply(self, revocation: Revocation, known: Session | None = None) -> PendingReceipt:
+        """Make a revocation true: in this process now, everywhere else soon."""
+        # A shared broker gives it a later position than was known here: until that is known, nothing is spared.
+        add = self._replica.add_unsettled if self._broker.is_shared else self._replica.add
+        endings, is_new = self._end(revocation, add, known, by=caller_here())
+        if not is_new:
+            return receipt_of(endings, worker=self._broker.worker.id)
+        appended = self._store(revocation)
+        self._record(self._forget_known(revocation))
+        return receipt_of(endings, worker=self._broker.worker.id, appended=appended)
+
+    def _store(self, revocation: Revocation) -> Appended:
+        with self._early_lock:
+            is_early = not self._started
+            if is_early:
+                self._early.append(revocation)
+        if is_early:
+            away = Appended(concurrent.futures.Future(), concurrent.futures.Future())
+            away.stored.set_exception(BrokerError("the broker has not been there yet"))
+            away.answers.set_result(Answers({}))
+            return away
+        appended = self._broker.append(revocation)
+        if self._broker.is_shared:
+            appended.stored.add_done_callback(self._stored)
+        return appended
+
+    def _stored(self, stored: concurrent.futures.Future[Revocation]) -> None:
+        """In a thread of the broker's: before anybody hears of a later position, this one is known here."""
+        if stored.exception() is None:
+            self._soon(lambda: self._replica.add(stored.result()))
+
+    def revoked(self, revocation: Revocation, *, own: bool) -> concurrent.futures.Future[Any] | None:
+        """What `brokers.base.Listener` says."""
+        if own:
+            self._replica.add(revocation)
+            return None
+        endings, is_new = self._end(revocation, self._replica.add)
+        if is_new:
+            self._forget_known(revocation)  # the store is told by who has revoked
+            self._compact(revocation)
+        return closed_by(endings)
+
+    def _end(
+        self, revocation: Revocation, add: Callable[[Revocation], bool], known: Session | None = None, by: str = "-"
+    ) -> tuple[list[Pending[float]], bool]:
+        """First the replica, then the hub, and no await between them. Gives whether anything is new about it, too."""
+        reason = revocation.reason or revocation.ending.value
+        was_over = known is not None and self.is_over(known)
+        is_new = add(revocation)
         connections = self._matching(revocation)
         ended = {} if known is None or was_over else {known.id: known}
         for connection in connections:
-            ended.update((bound.id, bound) for bound in connection.bound_to if self._is_over(bound))
+            ended.update((bound.id, bound) for bound in connection.bound_to if self.is_over(bound))
         endings = [connection.end(self._close_code(connection, revocation), reason) for connection in connections]
         calling = asyncio.current_task() if _running_loop() is not None else None
         for task, (sessions, work_ended) in self._work.items():
-            if task is not calling and not work_ended.done() and any(map(self._is_over, sessions)):
+            if task is not calling and not work_ended.done() and any(map(self.is_over, sessions)):
                 work_ended.set_result(None)
         # ---------------------------------- whoever had a connection has none now; what follows is for the others
-        if not is_new:
-            return receipt_of(endings)
-        security.log(
-            logging.WARNING if revocation.ending is Ending.REVOKED else logging.INFO,
-            "end %s=%.64r ending=%s reason=%.64r by=%.64r remote=%s connections=%d",
-            revocation.scope, revocation.subject, revocation.ending, reason, caller_here(), remote_here(), len(connections),
-        )  # fmt: skip
-        for session in ended.values():
-            self._active.pop(session.id, None)
-            self.on_end(session, reason)
-        stored = self._broker.append(revocation).stored
-        self._forget_known(revocation)
-        return receipt_of(endings, stored)
+        if is_new:
+            security.log(
+                logging.WARNING if revocation.ending is Ending.REVOKED else logging.INFO,
+                "end %s=%.64r ending=%s reason=%.64r by=%.64r remote=%s connections=%d",
+                revocation.scope, revocation.subject, revocation.ending, reason, by, remote_here(), len(connections),
+            )  # fmt: skip
+            for session in ended.values():
+                self._active.pop(session.id, None)
+                self.on_end(session, reason)
+        return endings, is_new
 
-    def _clear_way(self, user: str, position: int) -> None:
+    def _clear_way(self, user: str, position: int) -> list[Visit]:
         """A view that ends a user's sessions and then logs that user in: the login is not one of those."""
+        cleared = []
         for extension, visit in (getattr(g, VISITS, {}) if has_app_context() else {}).items():
             logged_in = getattr(g, str(extension.attribute_name), visit.user) is not visit.user
             arrived = visit.cleared.get(user, visit.position)
             if not logged_in and self._replica.ending_of("", (user,), arrived) is None:  # somebody else's ban stands
                 visit.cleared[user] = position
+                cleared.append(visit)
+        return cleared
 
     def _revocation(
-        self, session: Session | str | None, user: str | None, keep: tuple[str, ...], ending: Ending
+        self, session: Session | str | None, user: str | None, keep: tuple[str, ...], ending: Ending, reason: str
     ) -> Revocation:
         self.adopt()
         position = self._broker.next_position()
@@ -666,10 +828,10 @@ class Sessions:
         expires = time.time() + (longest or 365 * 24 * 3600.0)
         if session is None:
             scope = Scope.ALL if user is None else Scope.USER
-            return Revocation(scope, user or "", position, expires, ending, keep)
+            return Revocation(scope, user or "", position, expires, ending, keep, reason=reason)
         # Only users of the singleton have cut-offs: another extension's session goes by its id alone.
         owner = session.user if isinstance(session, Session) and session.users else None
-        return Revocation(Scope.SESSION, _id_of(session), position, expires, ending, user=owner)
+        return Revocation(Scope.SESSION, _id_of(session), position, expires, ending, user=owner, reason=reason)
 
     def _matching(self, revocation: Revocation) -> list[Connection]:
         match revocation.scope:
@@ -682,19 +844,60 @@ class Sessions:
         return [
             connection
             for connection in found
-            if not connection.ended and any(self._is_over(bound) for bound in connection.bound_to)
+            if not connection.ended and any(self.is_over(bound) for bound in connection.bound_to)
         ]
 
-    def _is_over(self, session: Session) -> bool:
+    def is_over(self, session: Session) -> bool:
+        """Whether a session was revoked."""
         return self._replica.ending_of(session.id, session.users, session.seen) is not None
 
     def _close_code(self, connection: Connection, revocation: Revocation) -> CloseCode:
         own = connection.session
-        if own is None or not self._is_over(own):
+        if own is None or not self.is_over(own):
             return CloseCode.SESSION_CHANGED  # another extension's session: the page's own login still stands
         if revocation.ending is Ending.LOGGED_OUT and connection.login_required is False:
             return CloseCode.SESSION_CHANGED  # nobody may come back, as nobody
         return CLOSE_CODES[revocation.ending]
+
+    def known_revocations(self) -> list[Revocation]:
+        """What `brokers.base.Listener.known` says."""
+        return self._replica.known()
+
+    def recorded(self, records: Iterable[SessionRecord]) -> None:
+        """What `brokers.base.Listener` says: renewals and activity count here, too."""
+        now = time.time()
+        for record in records:
+            if record.expires < now:
+                self._registry.forget(record.id)
+                continue
+            session, is_active = self._registry.learn(record)
+            if self.is_over(session):
+                self._registry.forget(record.id)
+                continue
+            if record.id in self._deadlines:
+                self._deadlines[record.id] = max(self._deadlines[record.id], record.expires)
+            if is_active and record.id in self._active:
+                self._active[record.id] = now, session  # by our own clock: theirs may be another one
+
+    def cut_work(self) -> None:
+        """Nobody can tell any more which sessions have ended: what runs for one over HTTP is over."""
+        for sessions, work_ended in self._work.values():
+            if sessions and not work_ended.done():
+                work_ended.set_result(None)
+
+    def begin_anew(self) -> None:
+        """The broker is back. What users have done meanwhile elsewhere is not known: nobody has been idle."""
+        now = time.time()
+        self._active = {id: (now, session) for id, (_, session) in self._active.items()}
+
+    def _soon(self, action: Callable[[], object]) -> None:
+        """Do something on the event loop, or here if there is none."""
+        loop = self._loop
+        if loop is not None and loop.is_running():
+            with contextlib.suppress(RuntimeError):  # it has closed
+                loop.call_soon_threadsafe(action)
+        else:
+            action()
 
     def in_loop(self, action: Callable[[], T]) -> T:
         """Run something short on the event loop and wait for it; in place when there is no loop, or when this is it."""
@@ -772,31 +975,83 @@ async def _first_of(*futures: asyncio.Future[Any], timeout: float) -> None:
         timer.cancel()
 
 
-def receipt_of(endings: list[Pending[float]], stored: concurrent.futures.Future[Any] | None = None) -> PendingReceipt:
-    """A receipt that is complete when every close frame is out and the broker, if it was asked, has answered."""
-    if stored is None:
-        stored = concurrent.futures.Future()
-        stored.set_result(None)
-    receipt = PendingReceipt(stored)
-    waiting = len(endings) + 1
-    lock = threading.Lock()  # the broker answers from a thread of its own
+@dataclass
+class _Countdown:
+    """Calls `finish` when so many things are done, in whatever thread the last of them is."""
 
-    def one_done(_future: concurrent.futures.Future[Any]) -> None:
-        nonlocal waiting
-        with lock:
-            waiting -= 1
-            if waiting:
+    left: int
+    finish: Callable[[], object]
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __call__(self, _future: concurrent.futures.Future[Any]) -> None:
+        with self.lock:
+            self.left -= 1
+            if self.left:
                 return
-        failed = stored.exception() is not None
-        slowest = max((ending.result(0) for ending in endings), default=0.0)
-        missing = (WORKER,) if failed else ()
-        receipt.resolve(Receipt(len(endings), 0 if failed else 1, missing, slowest))
+        self.finish()
 
+
+def receipt_of(
+    endings: list[Pending[float]],
+    *,
+    worker: str,
+    appended: Appended | None = None,
+    answers: concurrent.futures.Future[Answers] | None = None,
+) -> PendingReceipt:
+    """A receipt that is complete when every close frame is out, and everybody who was asked has answered.
+
+    Args:
+        endings: of this process's connections.
+        worker: this worker's id.
+        appended: what became of the revocation, if it was one.
+        answers: what other workers answer; those to the revocation, if it was one.
+    """
+    if appended is None:
+        appended = Appended(concurrent.futures.Future(), concurrent.futures.Future())
+        appended.stored.set_result(cast("Any", None))
+        appended.answers.set_result(Answers({}))
+    stored, answers = appended.stored, answers or appended.answers
+    receipt = PendingReceipt(stored)
+
+    def finish() -> None:
+        failed = stored.exception() is not None
+        confirmed, missing = 0 if failed else 1, [worker] if failed else []
+        closed, slowest = len(endings), max((ending.result(0) for ending in endings), default=0.0)
+        missing += answers.result().missing
+        for other, answer in answers.result().given.items():
+            try:
+                theirs = Closed.of_json(answer)
+            except (ValueError, TypeError, KeyError):  # another version's, or a worker that could not do it
+                missing.append(other)
+            else:
+                closed, confirmed = closed + theirs.connections, confirmed + 1
+                slowest = max(slowest, theirs.slowest_ms)
+        receipt.resolve(Receipt(closed, confirmed, tuple(missing), slowest))
+
+    one_done = _Countdown(len(endings) + 2, finish)
     for ending in endings:
         receipt.when_delivered(ending.delivered)
         ending.add_done_callback(one_done)
     stored.add_done_callback(one_done)
+    answers.add_done_callback(one_done)
     return receipt
+
+
+def closed_by(endings: list[Pending[float]]) -> concurrent.futures.Future[Any]:
+    """What this worker answers to another that has ended some of its connections: known when the close frames are out."""
+    answer: concurrent.futures.Future[Any] = concurrent.futures.Future()
+
+    def finish() -> None:
+        slowest = max((ending.result(0) for ending in endings), default=0.0)
+        answer.set_result(Closed(len(endings), slowest).json())
+
+    if endings:
+        one_done = _Countdown(len(endings), finish)
+        for ending in endings:
+            ending.add_done_callback(one_done)
+    else:
+        finish()
+    return answer
 
 
 def _id_of(session: Session | str) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 SID_BYTES = 16
 SALT_SUFFIX = " dash-quart-ws.v1"
+
+CLOCK_AHEAD = 300.0
+"""Seconds that the clock of the host which has signed a token may be ahead of this one's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,12 @@ def serializer_class(extension: QuartAuth, keeper: Keeper) -> type[Any]:
         def _read(self, text: Any, max_age: int | None, options: dict[str, Any]) -> Token:
             options["return_timestamp"] = True
             try:
-                payload, signed_at = super().loads(text, max_age=max_age, **options)
+                try:
+                    payload, signed_at = super().loads(text, max_age=max_age, **options)
+                except SignatureExpired as error:
+                    if not _is_a_little_ahead(error):
+                        raise
+                    payload, signed_at = super().loads(text, max_age=None, **options)
             except SignatureExpired:
                 raise
             except BadSignature:
@@ -104,6 +113,12 @@ def serializer_class(extension: QuartAuth, keeper: Keeper) -> type[Any]:
             return Token(auth_id, bytes.fromhex(sid), login_at, seen, signed_at.timestamp())
 
     return SessionSerializer
+
+
+def _is_a_little_ahead(error: SignatureExpired) -> bool:
+    """Whether a token is "too old" because it was signed a moment from now, on a host whose clock is ahead."""
+    signed_at = error.date_signed
+    return signed_at is not None and 0 < signed_at.timestamp() - time.time() <= CLOCK_AHEAD
 
 
 def _plain_token(auth_id: Any, signed_at: float) -> Token:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dash_quart_ws.brokers.base import Target, TargetKind
 from dash_quart_ws.connections.hub import Hub
 
 from ..fakes import FakeConnection, FakeSession
@@ -110,3 +111,42 @@ def test_what_was_found_does_not_change_while_it_is_walked() -> None:
     for connection in hub.of_user("alice"):
         connection.end()  # type: ignore[call-arg]
     assert is_empty(hub)
+
+
+def test_a_target_appears_with_its_first_connection_and_vanishes_with_its_last() -> None:
+    hub, told = Hub(), []
+    hub.appeared = lambda target: told.append(("+", target.kind.value, target.name))
+    hub.vanished = lambda target: told.append(("-", target.kind.value, target.name))
+    first = joined(hub, "first", BOB)
+    assert told == [
+        ("+", "all", ""), ("+", "connection", "first"), ("+", "session", BOB.id), ("+", "user", "bob")
+    ]  # fmt: skip
+    told.clear()
+    second = joined(hub, "second", BOB)
+    hub.subscribe([first, second], "news")
+    hub.unsubscribe([second], "news")
+    assert told == [("+", "connection", "second"), ("+", "topic", "news")]
+    told.clear()
+    first.end()
+    assert told == [("-", "connection", "first"), ("-", "topic", "news")]
+    told.clear()
+    second.end()
+    assert told == [
+        ("-", "connection", "second"), ("-", "all", ""), ("-", "session", BOB.id), ("-", "user", "bob")
+    ]  # fmt: skip
+    assert is_empty(hub)
+
+
+def test_every_kind_of_target_means_its_connections() -> None:
+    hub = Hub()
+    one, other = joined(hub, "one", ALICE), joined(hub, "other", BOB)
+    hub.subscribe([other], "news")
+    for target, found in (
+        (Target(TargetKind.CONNECTION, "one"), (one,)),
+        (Target(TargetKind.CONNECTION, "gone"), ()),
+        (Target(TargetKind.SESSION, BOB.id), (other,)),
+        (Target(TargetKind.USER, "Alice"), (one,)),
+        (Target(TargetKind.TOPIC, "news"), (other,)),
+        (Target(TargetKind.ALL), (one, other)),
+    ):
+        assert hub.of(target) == found
