@@ -30,6 +30,7 @@ from .exceptions import (
     WebsocketNeeded,
 )
 from .extension import current_session
+from .publisher import Publisher
 from .sessions.access import add_public_routes, protected_callback, public_callback
 from .sessions.guard import safe_next
 from .sessions.rights import list_groups
@@ -51,6 +52,7 @@ __all__ = [
     "Pending",
     "PendingReceipt",
     "PropertyUnavailable",
+    "Publisher",
     "QuartBackend",
     "Receipt",
     "Session",
