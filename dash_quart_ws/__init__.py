@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 from .backend import QuartBackend
+from .callbacks.options import callback_options
 from .config import Config
 from .connections.connection import Connection
 from .connections.presence import KnownConnection
@@ -21,6 +22,7 @@ from .connections.receipt import Pending, PendingReceipt, Receipt
 from .connections.session import KnownSession, Session
 from .exceptions import (
     BrokerError,
+    CallbackTimeout,
     ConfigurationError,
     DashQuartWsError,
     GroupsUnknown,
@@ -40,6 +42,7 @@ __version__ = "0.1.0.dev0"
 
 __all__ = [
     "BrokerError",
+    "CallbackTimeout",
     "CloseCode",
     "Config",
     "ConfigurationError",
@@ -59,6 +62,7 @@ __all__ = [
     "TooManyCallbacks",
     "WebsocketNeeded",
     "add_public_routes",
+    "callback_options",
     "current_session",
     "list_groups",
     "protected_callback",

@@ -57,6 +57,7 @@ from .brokers.messages import Close
 from .browser import bundles, pages
 from .callbacks.effects import EffectsDesk, divide_session
 from .callbacks.jobs import Jobs
+from .callbacks.options import route
 from .callbacks.pool import Pool
 from .callbacks.run import Runner
 from .callbacks.websocket import props_message
@@ -211,7 +212,15 @@ class QuartBackend(_Backend):
             self._allowed_origins,
             self.options.broker_timeout,
         )
-        self._runner = Runner(dash_app, self.pool, self._sessions, self._guard, self._extension.shares, self._effects)
+        self._runner = Runner(
+            dash_app,
+            self.pool,
+            self._sessions,
+            self._guard,
+            self._extension.shares,
+            self._effects,
+            config=self.options,
+        )
         if self.options.protect_assets:
             endpoint = assets_endpoint(dash_app)
             self.server.view_functions[endpoint] = self._guard.file(self.server.view_functions[endpoint])
@@ -226,7 +235,10 @@ class QuartBackend(_Backend):
             async with self.server.test_request_context(self._prefix):
                 for function in self._first_requests:
                     await self.server.ensure_async(function)()
-            self._guard.survey(callback_list(self._app))
+            listed = callback_list(self._app)
+            on_http = route(self._app.callback_map, listed)
+            self._guard.on_http = on_http if websocket_options(self._app).everything else frozenset()
+            self._guard.survey(listed)
             self._jobs.adopt(self._app.callback_map, background_manager(self._app))
         except BaseException:
             before.undo()
@@ -379,11 +391,11 @@ class QuartBackend(_Backend):
             self.server.add_url_rule(
                 rule,
                 endpoint=f"dash_callback_api_{self._prefix}{path}",
-                view_func=self._guard.data(self._api_view(handler), public=access_of(handler).public),
+                view_func=self._guard.data(self._api_view(rule, handler), public=access_of(handler).public),
                 methods=["POST"],
             )
 
-    def _api_view(self, handler: Callable[..., Any]) -> Callable[[], Any]:
+    def _api_view(self, rule: str, handler: Callable[..., Any]) -> Callable[[], Any]:
         async def api() -> Response:
             if (
                 not request.is_json
@@ -403,7 +415,8 @@ class QuartBackend(_Backend):
                             return await call()
                         return await self.pool().run(self._sessions.payer(), call)
 
-                return jsonify(await self._sessions.while_valid(answer(), rights_here()))
+                limit = self._runner.endpoint_limit(rule, handler)
+                return jsonify(await self._sessions.while_valid(answer(), rights_here(), limit=limit))
 
         return api
 

@@ -137,6 +137,10 @@ class Config:
     callback_threads_per_user: int | None = None
     """Threads that one user's callbacks may hold at a time. None: half of them, rounded up."""
 
+    callback_timeout: float | None = None
+    """How long a callback may take, unless `callback_options(timeout=…)` says otherwise: then its request is answered with an
+    error, and it is cancelled. Not for background and persistent callbacks. None: as long as it likes."""
+
     handshake_timeout: float = 10.0
     """How long the connect hooks and the session check of one handshake may take."""
 
@@ -218,7 +222,7 @@ class Config:
         ):
             raise ConfigurationError(f"login_url={self.login_url!r}: give a path of this server, such as '/login'")
         self._broker()
-        for name in ("idle_timeout", "absolute_timeout"):
+        for name in ("idle_timeout", "absolute_timeout", "callback_timeout"):
             self._positive(name, optional=True)
         for name in (
             "groups_timeout",

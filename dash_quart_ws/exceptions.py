@@ -9,6 +9,7 @@
     ├── WebsocketNeeded                   a callback that uses `ctx.websocket` came over HTTP, where there is none
     ├── TooManyCallbacks                  a limit on callbacks in flight, or on those that wait for a thread, is reached
     ├── EffectsUnavailable                a callback over the websocket cannot set cookies or headers, and says why
+    ├── CallbackTimeout                   a callback has taken longer than it may
     ├── PropertyUnavailable               the browser does not give `get_prop` what it was asked for
     └── NotConnected                      there is no connection for what was asked
 
@@ -65,6 +66,20 @@ class EffectsUnavailable(DashQuartWsError, RuntimeError):  # noqa: N818 - a stat
     Raised by `login_user()` and `ctx.response`; by the end of the callback for what shows only then (`renew_login()`,
     quart's `session`), and for what could not be kept.
     """
+
+
+class CallbackTimeout(DashQuartWsError):  # noqa: N818 - a state, named as one
+    """A callback has taken longer than its `timeout`, or than `callback_timeout`: it was cut short.
+
+    Over HTTP it is answered with status 504, over the websocket with an error.
+    """
+
+    def __init__(self, callback: str, seconds: float) -> None:
+        super().__init__(f"The callback took longer than {seconds:g} s")
+        self.callback = callback
+        """The callback's id in Dash's `callback_map`: its outputs."""
+        self.seconds = seconds
+        """What it was given."""
 
 
 class PropertyUnavailable(DashQuartWsError):  # noqa: N818 - a state, named as one

@@ -22,7 +22,7 @@ from . import _servers
 from .brokers.embedded import EmbeddedBroker
 from .brokers.messages import RightsChanged
 from .browser.bundles import Bundles
-from .callbacks.run import answer_too_many, answer_websocket_needed
+from .callbacks.run import answer_timeout, answer_too_many, answer_websocket_needed
 from .check import PlainHttpWatch, warn
 from .cluster import Cluster
 from .config import SESSION_OPTIONS
@@ -31,7 +31,7 @@ from .connections.body import Uploads, http_class
 from .connections.hub import Hub
 from .connections.receipt import Pending, Receipt
 from .connections.shares import NOBODY_SHARES, Shares
-from .exceptions import BrokerError, ConfigurationError, TooManyCallbacks, WebsocketNeeded
+from .exceptions import BrokerError, CallbackTimeout, ConfigurationError, TooManyCallbacks, WebsocketNeeded
 from .sessions.handshake import Refused, own_origin
 from .sessions.rights import Groups
 from .sessions.sessions import Sessions, caller_here, receipt_of
@@ -147,6 +147,7 @@ class Extension:
         server.teardown_request(self._request_ends)
         server.register_error_handler(WebsocketNeeded, answer_websocket_needed)
         server.register_error_handler(TooManyCallbacks, answer_too_many)
+        server.register_error_handler(CallbackTimeout, answer_timeout)
         server.before_serving(self._before_serving)
         server.after_serving(self._after_serving)
 

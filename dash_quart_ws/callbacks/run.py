@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import math
 import secrets
@@ -21,11 +22,13 @@ from werkzeug.exceptions import HTTPException
 
 from .._dash import Callbacks, callback_traceback, needs_http, websocket_options
 from ..connections.body import size_here
-from ..exceptions import EffectsUnavailable, TooManyCallbacks, WebsocketNeeded
+from ..exceptions import CallbackTimeout, EffectsUnavailable, TooManyCallbacks, WebsocketNeeded
 from ..sessions.rights import RIGHTS, rights_here
 from ..sessions.visitors import remote_here
 from ..wire.close import CloseCode
 from ..wire.messages import STALE_PAGE, CallbackFailed, CallbackRequest, CallbackResult, CallbackUnchanged, Outbound
+from .cut import Cut, identity_of
+from .options import options_of
 from .serialise import to_json
 from .websocket import WebsocketCallback, is_missing
 
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from quart import Response
 
     from .._dash import Prepared
+    from ..config import Config
     from ..connections.connection import Connection
     from ..connections.renderer import Renderer
     from ..connections.shares import Shares
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
     from ..sessions.rights import Rights
     from ..sessions.sessions import Sessions
     from .effects import EffectsDesk
+    from .options import Transport
     from .pool import Pool
 
 logger = logging.getLogger("dash_quart_ws.callbacks")
@@ -66,6 +71,31 @@ async def answer_too_many(error: TooManyCallbacks) -> tuple[Response, int, dict[
     return jsonify({"error": str(error)}), 503, {"Retry-After": str(RETRY_AFTER)}
 
 
+async def answer_timeout(error: CallbackTimeout) -> tuple[Response, int]:
+    """The server's error handler."""
+    logger.warning("callback %.64r took longer than %g s remote=%s", error.callback, error.seconds, remote_here())
+    return jsonify({"error": str(error)}), 504
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Limits:
+    """What one callback is held to; most are held to nothing."""
+
+    timeout: float | None = None
+    """Seconds."""
+    yields: bool = False
+    """Whether it is cut short for the next request of its tab."""
+    transport: Transport = "any"
+
+
+UNLIMITED = Limits()
+
+
+def _too_long(callback: str, limits: Limits) -> CallbackTimeout | None:
+    """What is raised when a callback takes too long; None if it may take as long as it likes."""
+    return None if limits.timeout is None else CallbackTimeout(callback, limits.timeout)
+
+
 class Runner:
     """Runs the callbacks of one Dash app."""
 
@@ -77,6 +107,8 @@ class Runner:
         guard: Guard,
         shares: Shares,
         effects: EffectsDesk,
+        *,
+        config: Config,
     ) -> None:
         self._app = app
         self._callbacks = Callbacks(app, to_json)
@@ -87,9 +119,66 @@ class Runner:
         self._effects = effects
         self._warned_at = -math.inf
         self._options = websocket_options(app)
+        self._config = config
+        self._limits: dict[Callable[..., Any], Limits] = {}
+        self._latest: dict[tuple[Renderer, str], Cut] = {}
+        """The running callbacks that the next request of the same kind cuts short."""
 
-    async def run(self, renderer: Renderer, request: CallbackRequest) -> Outbound:
-        """The outcome of one callback request. Runs in a task of the connection, in its handshake's context."""
+    def run(self, renderer: Renderer, request: CallbackRequest) -> Coroutine[Any, Any, Outbound | None]:
+        """The outcome of one callback request; None if it was answered before its callback's end.
+
+        Runs in a task of the connection, in its handshake's context.
+        """
+        websocket = WebsocketCallback(renderer, request, self._sessions.position)
+        limits = self.limits_of(request.output)
+        if limits.timeout is None and not limits.yields:
+            return self._outcome(renderer, request, websocket)
+        # The task is at its first step: what came earlier has been here earlier.
+        cut = Cut(renderer, request, websocket, limits.timeout, self._config.cancel_timeout)
+        kind = (renderer, identity_of(request)) if limits.yields else None
+        if kind is not None:
+            if kind in self._latest:
+                cut.supersede(self._latest[kind])
+            self._latest[kind] = cut
+        return self._until_cut(cut, kind, self._outcome(renderer, request, websocket))
+
+    async def _until_cut(
+        self, cut: Cut, kind: tuple[Renderer, str] | None, outcome: Coroutine[Any, Any, Outbound]
+    ) -> Outbound | None:
+        try:
+            message = await outcome
+        except asyncio.CancelledError:
+            if not cut.take_back():
+                raise
+            return None
+        finally:
+            cut.end()
+            if kind is not None and self._latest.get(kind) is cut:
+                del self._latest[kind]
+        return None if cut.take_back() else message
+
+    def limits_of(self, output: str) -> Limits:
+        """What the callback is held to; nothing if there is none."""
+        spec = self._app.callback_map.get(output, {})
+        function = spec.get("callback")
+        if function is None:
+            return UNLIMITED
+        limits = self._limits.get(function)
+        if limits is None:
+            limits = self._limits[function] = self._limits_by(spec)
+        return limits
+
+    def _limits_by(self, spec: dict[str, Any]) -> Limits:
+        options = options_of(spec["callback"])
+        is_persistent = spec.get("no_output") and not spec["inputs"]
+        timeout = options.timeout
+        if timeout == "default":
+            timeout = None if is_persistent else self._config.callback_timeout
+        if spec.get("background"):
+            timeout = None
+        return Limits(timeout, options.superseded == "cancel", options.transport)
+
+    async def _outcome(self, renderer: Renderer, request: CallbackRequest, websocket: WebsocketCallback) -> Outbound:
         connection = renderer.connection
         ids = (request.request_id, request.renderer_id)
         rights = rights_here()
@@ -99,10 +188,9 @@ class Runner:
             return CallbackUnchanged(*ids)
         self._sessions.touch_for_callback(connection)
         user = f"user {connection.user}" if connection.user is not None else f"address {connection.remote}"
-        callback = WebsocketCallback(renderer, request, self._sessions.position)
         outcome: CallbackResult | CallbackUnchanged | CallbackFailed
         try:
-            prepared = self._callbacks.prepare(request.payload, callback)
+            prepared = self._callbacks.prepare(request.payload, websocket)
             outcome = CallbackResult(*ids, await self._call(prepared, user, rights))
         except (PreventUpdate, WebsocketDisconnected):
             outcome = CallbackUnchanged(*ids)
@@ -116,10 +204,10 @@ class Runner:
             )
         except Exception as error:  # noqa: BLE001 - the callback is the user's: logged under an id
             outcome = CallbackFailed(*ids, self._report(error, connection, request))
-        if callback.effects is None:
+        if websocket.effects is None:
             return outcome
         try:
-            return await self._effects.keep(renderer, callback.effects, outcome)
+            return await self._effects.keep(renderer, websocket.effects, outcome)
         except EffectsUnavailable as error:
             return CallbackFailed(*ids, self._report(error, connection, request))
 
@@ -127,8 +215,9 @@ class Runner:
         """The response to a POST to `_dash-update-component`. What the callback raises is Quart's to handle.
 
         Raises:
-            WebsocketNeeded: it uses `ctx.websocket`, which is None here.
+            WebsocketNeeded: it uses `ctx.websocket`, which is None here, or says that it may not come over HTTP.
             TooManyCallbacks: too many are in flight.
+            CallbackTimeout: it takes too long.
         """
         with self.in_flight() as grow:
             body = await self._guard.json_body()
@@ -163,16 +252,24 @@ class Runner:
     async def _answer(self, body: Any) -> Response:
         if not isinstance(body, dict) or not isinstance(body.get("output"), str):
             abort(400, "a callback request is a JSON object with a string as its output")
+        limits = self.limits_of(body["output"])
+        if limits.transport == "websocket":
+            raise WebsocketNeeded(body["output"])
         prepared = self._callbacks.prepare(body)
         try:
             rights = rights_here()
-            data = await self._sessions.while_valid(self._call(prepared, self._sessions.payer(), rights), rights)
+            call = self._call(prepared, self._sessions.payer(), rights)
+            data = await self._sessions.while_valid(call, rights, limit=_too_long(body["output"], limits))
         except AttributeError as error:
             if is_missing(error):
                 raise WebsocketNeeded(body["output"]) from error
             raise
         response: Response = prepared.context.dash_response.set_response(data=data)
         return response
+
+    def endpoint_limit(self, path: str, function: Callable[..., Any]) -> CallbackTimeout | None:
+        """What is raised when a callback that is called by its `api_endpoint` takes too long."""
+        return _too_long(path, self._limits_by({"callback": function, "inputs": ()}))
 
     async def _call(self, prepared: Prepared, user: str, rights: Rights | None) -> str:
         if rights is None:
@@ -226,6 +323,8 @@ class Runner:
             return f"There is no callback for {output[:64]!r}"
         if needs_http(spec):
             return f"The callback for {output[:64]!r} runs over HTTP only"
+        if self.limits_of(output).transport == "http":
+            return f"The callback for {output[:64]!r} does not run over the websocket: it says transport='http'"
         if not self._options.everything and not spec.get("websocket"):
             return f"The callback for {output[:64]!r} does not run over the websocket: give it websocket=True"
         return None

@@ -74,6 +74,8 @@ class WebsocketCallback(DashWebsocketCallback):
         self._position = position
         self.effects: Effects | None = None
         """What it does to its browser, as far as anybody has looked at that; most callbacks do nothing."""
+        self.cut_short = False
+        """Whether its request has been answered, or superseded, before the callback's end."""
 
     @property
     def connection(self) -> Connection:
@@ -93,10 +95,10 @@ class WebsocketCallback(DashWebsocketCallback):
 
     @property
     def is_shutdown(self) -> bool:
-        """Whether the tab that called has gone, or its connection or session is over: what the callback still does
-        reaches nobody.
+        """Whether the tab that called has gone, its connection or session is over, or the callback was cut short: what it
+        still does reaches nobody.
         """
-        return self._renderer.gone
+        return self.cut_short or self._renderer.gone
 
     def gather(self) -> Effects:
         """What this callback does to its browser, from here on."""
@@ -169,10 +171,12 @@ class WebsocketCallback(DashWebsocketCallback):
 
         Raises:
             PropertyUnavailable: the value has more than 4 MiB: take it as a `State`, which goes over HTTP where it has to.
-            WebsocketDisconnected: the tab has gone, or the connection ended, first.
+            WebsocketDisconnected: the tab has gone, or the connection ended, first; or the callback was cut short.
             TimeoutError: the browser did not answer in time.
         """
         name = str(stringify_id(component_id))
+        if self.cut_short:
+            raise WebsocketDisconnected
         try:
             async with asyncio.timeout(timeout):
                 props = await self._connection.in_loop(self._renderer.ask(name, (prop_name,)))

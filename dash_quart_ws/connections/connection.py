@@ -76,8 +76,8 @@ class Callbacks(Protocol):
         """Why a request is not even tried, in words for the browser; None if it may be."""
         ...
 
-    async def run(self, renderer: Renderer, request: messages.CallbackRequest) -> messages.Outbound:
-        """The outcome of a tab's callback request; called in a task of its own."""
+    async def run(self, renderer: Renderer, request: messages.CallbackRequest) -> messages.Outbound | None:
+        """The outcome of a tab's callback request; called in a task of its own. None: it has been answered already."""
         ...
 
 
@@ -406,7 +406,8 @@ class Connection:
         outcome = await callbacks.run(renderer, request)
         logger.debug("sent connection=%s request=%s %s", self.id, request.request_id, type(outcome).__name__)
         if self._parting is None:
-            renderer.send(outcome)
+            if outcome is not None:
+                renderer.send(outcome)
         elif self._parting is asyncio.current_task():
             self._last_word = outcome
 

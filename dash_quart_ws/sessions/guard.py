@@ -87,6 +87,8 @@ class Guard:
         """Endpoints of Dash's pages, of every app on the server, and whose they are."""
         self._public_callbacks: frozenset[str] = frozenset()
         self._streams_to_nobody = False
+        self.on_http: frozenset[str] = frozenset()
+        """The callbacks that stay on HTTP, where all others may come over the websocket."""
         self._public_pages: tuple[int, bool] | None = None
 
     @property
@@ -210,6 +212,9 @@ class Guard:
         for: its callbacks then go over HTTP, but for those that stream.
         """
         if session is not None or not self.active:
+            if self.on_http and "websocket" in config:
+                # Then the renderer looks at each callback's own `websocket`, which `dependencies` sets.
+                return {**config, "websocket": {**config["websocket"], "enabled": False}}
             return config
         shown = {name: value for name, value in config.items() if name not in ("validation_layout", "websocket")}
         shown["suppress_callback_exceptions"] = True  # there is nothing to validate the callbacks by
@@ -267,15 +272,19 @@ class Guard:
     def dependencies(self, view: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
         """The list of callbacks: nobody learns of the public ones only, and of those that are the browser's own code."""
 
+        async def for_somebody() -> Any:
+            return await _listed(view, self._sent_over) if self.on_http else await _call(view)
+
         async def for_nobody() -> Any:
             if not self._has_public_pages:
                 return await self._unauthorized()
-            response: Any = await make_response(await _call(view))
-            shown = [one for one in json.loads(await response.get_data(as_text=True)) if self._is_shown_to_nobody(one)]
-            response.set_data(json.dumps(shown))
-            return response
+            return await _listed(view, lambda found: [one for one in found if self._is_shown_to_nobody(one)])
 
-        return self._wrap(view, for_nobody, self._unauthorized)
+        return self._wrap(functools.wraps(view)(for_somebody), for_nobody, self._unauthorized)
+
+    def _sent_over(self, callbacks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Each told to come over the websocket, but for those that stay on HTTP."""
+        return [{**one, "websocket": one["output"] not in self.on_http} for one in callbacks]
 
     def _is_shown_to_nobody(self, callback: dict[str, Any]) -> bool:
         name = callback["output"]
@@ -446,6 +455,13 @@ def _is_request(body: Any) -> bool:
 async def _call(view: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     answer = await current_app.ensure_async(view)(*args, **kwargs)
     return await answer if inspect.isawaitable(answer) else answer  # Dash wraps a hook's async view in a plain function
+
+
+async def _listed(view: Callable[..., Any], change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> Any:
+    """Dash's list of callbacks, changed."""
+    response: Any = await make_response(await _call(view))
+    response.set_data(json.dumps(change(json.loads(await response.get_data(as_text=True)))))
+    return response
 
 
 async def _plain(text: str, status: int = 401) -> Response:

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from ..config import Config
     from ..connections.connection import Connection
     from ..connections.hub import Hub
+    from ..exceptions import CallbackTimeout
     from .rights import Rights
 
 logger = logging.getLogger("dash_quart_ws.sessions")
@@ -370,24 +371,29 @@ class Sessions:
         session = self._registry.get(id)
         return session is not None and self.ending_of(session) is None
 
-    async def while_valid(self, work: Coroutine[Any, Any, T], rights: Rights | None = None) -> T:
+    async def while_valid(
+        self, work: Coroutine[Any, Any, T], rights: Rights | None = None, *, limit: CallbackTimeout | None = None
+    ) -> T:
         """What `work` gives, done on behalf of this request's session: cancelled, and answered with 401, when that ends.
 
         It is answered with 403 when `rights` that it has made use of are lost. A work whose own task ends the session is
-        not cancelled for it; the answer is 401 all the same.
+        not cancelled for it; the answer is 401 all the same. When it takes longer than `limit` says it is cancelled, and
+        `limit` raised once it has cleaned up.
         """
         brought = tuple(visit.session for visit in self.visits().values() if visit.session is not None)
         loop = asyncio.get_running_loop()
+        due = math.inf if limit is None else loop.time() + limit.seconds
         task, ended = loop.create_task(work, name="callback over HTTP"), loop.create_future()
         self._work[task] = (brought, ended)
         if rights is not None:
             rights.lost = lambda: None if ended.done() else ended.set_result(None)
         try:
-            while not (task.done() or ended.done() or self.has_left()):
+            while not (task.done() or ended.done() or self.has_left() or loop.time() >= due):
                 ends_in = min((self.deadline(session) for session in brought), default=math.inf) - time.time()
-                timeout = min(max(ends_in, 0.0) + TICK, LONGEST_TIMER)
+                timeout = min(max(ends_in, 0.0) + TICK, max(due - loop.time(), 0.0), LONGEST_TIMER)
                 await _first_of(task, ended, timeout=timeout)
-        finally:  # the session has ended, or the client has gone
+            is_late = not task.done()
+        finally:  # the session has ended, the client has gone, or there is no more time
             del self._work[task]
             if not task.done():
                 task.cancel()
@@ -400,6 +406,8 @@ class Sessions:
             abort(401, "the session has ended")
         if ended.done():
             abort(403, "the user's rights have changed")
+        if is_late and limit is not None:
+            raise limit
         return task.result()
 
     async def is_over_within(self, seconds: float, session: Session) -> bool:
