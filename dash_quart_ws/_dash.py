@@ -13,16 +13,18 @@ import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, cast
 
-from dash import Dash, _callback, _callback_signing, _pages, _validate, hooks
+from dash import Dash, Output, _callback, _callback_signing, _pages, _validate, hooks
 from dash._callback_context import context_value
 from dash._callback_context import set_props as _set_props
 from dash._get_app import app_context
 from dash._grouping import grouping_len, map_grouping
+from dash._no_update import NoUpdate
 from dash._utils import AttributeDict, split_callback_id, stringify_id
+from dash._utils import clean_property_name as _clean_property_name
 from dash._utils import to_json as _to_json
 from dash.backends._quart import QuartDashServer, QuartRequestAdapter, QuartResponseAdapter
 from dash.backends.ws import DashWebsocketCallback
-from dash.development.base_component import Component
+from dash.development.base_component import Component, ComponentRegistry
 from dash.exceptions import UnsupportedRelativePath
 from dash.fingerprint import check_fingerprint
 from quart import Response, g, has_request_context, websocket
@@ -343,7 +345,7 @@ class Plan:
     def __init__(self, spec: dict[str, Any], to_json: Callable[[Any], str]) -> None:
         self.spec = spec
         self.original = spec["callback"]
-        self.function = with_to_json(self.original, to_json)
+        self.function = with_shortcuts(self.original, to_json)
         self.is_async = inspect.iscoroutinefunction(self.function)
         self.background = spec.get("background", False)
         self.has_output = not spec.get("no_output")
@@ -505,17 +507,118 @@ def _argument(entry: dict[str, Any], values: dict[str, Any], changed: list[str])
     )
 
 
-def with_to_json(wrapper: Callable[..., Any], to_json: Callable[[Any], str]) -> Callable[..., Any]:
-    """Dash's wrapper around a user's function, as it is, but with another `to_json` for what the function has returned.
+def with_shortcuts(wrapper: Callable[..., Any], to_json: Callable[[Any], str]) -> Callable[..., Any]:
+    """Dash's wrapper around a user's function, as it is, but with shorter ways through what it does before and after the
+    call, and another `to_json`.
 
     What another library has put in the wrapper's place is left alone; what it puts into Dash's module later is not seen.
     """
     if not isinstance(wrapper, types.FunctionType) or wrapper.__globals__ is not vars(_callback):
         return wrapper
-    globals_ = {**wrapper.__globals__, "to_json": to_json}
+    shortcuts = {name: own for name, own in _SHORTCUTS.items() if is_known_helper(name)}
+    globals_ = {**wrapper.__globals__, **shortcuts, "to_json": to_json}
     copy = types.FunctionType(wrapper.__code__, globals_, wrapper.__name__, wrapper.__defaults__, wrapper.__closure__)
     copy.__kwdefaults__ = wrapper.__kwdefaults__
     return functools.update_wrapper(copy, wrapper)
+
+
+_HELPERS: Final = {
+    "_initialize_context": {
+        "AttributeDict", "ComponentRegistry", "Output", "_validate", "context_value", "pop", "registry", "set",
+        "validate_and_group_input_args", "validate_output_spec",
+    },
+    "_prepare_response": {
+        "ComponentRegistry", "ImportedInsideCallbackError", "InvalidCallbackReturnValue", "NoUpdate", "PreventUpdate",
+        "_set_side_update", "_validate", "clean_property_name", "collections", "defaultdict", "dict", "difference",
+        "flatten_grouping", "get_dist", "is_no_update", "isinstance", "len", "list", "registry", "set", "stringify_id",
+        "tuple", "update", "validate_multi_return", "zip",
+    },
+}  # fmt: skip
+
+
+def is_known_helper(name: str) -> bool:
+    """Whether one of the functions that Dash's wrapper calls is the one that is known here; else it is left to Dash."""
+    return names_of(getattr(_callback, name, None)) == _HELPERS[name]
+
+
+def _initialize_context(
+    args: tuple[Any, ...], kwargs: dict[str, Any], indices: Any, has_output: bool, outputs: Any
+) -> tuple[Any, ...]:
+    """Before the call: a request that names the outputs to the letter needs none of Dash's longer comparisons."""
+    spec = kwargs["outputs_list"]
+    is_flat = type(indices) is list and indices == [*range(len(args))]
+    if not is_flat or (has_output and not _are_those_of(spec, outputs)):
+        found: tuple[Any, ...] = _untyped._initialize_context(args, kwargs, indices, has_output, outputs)
+        return found
+    app, spec, context = kwargs.pop("app"), kwargs.pop("outputs_list"), kwargs.pop("callback_context")
+    context_value.set(context)
+    return spec, context, list(args), {}, app, set(ComponentRegistry.registry), False
+
+
+def _are_those_of(spec: Any, outputs: Any) -> bool:
+    """Whether a request names the outputs of a callback, none of which has a dict for an id."""
+    if not isinstance(outputs, list):
+        outputs, spec = [outputs], [spec]
+    if type(spec) is not list or len(spec) != len(outputs):
+        return False
+    for output, named in zip(outputs, spec, strict=True):
+        if type(named) is not dict or type(output.component_id) is not str or named.get("id") != output.component_id:
+            return False
+        name = named.get("property")
+        if type(name) is not str or _clean_property_name(name) != output.component_property:
+            return False
+    return True
+
+
+def _prepare_response(
+    value: Any,
+    spec: Any,
+    multi: bool,
+    response: dict[str, Any],
+    context: dict[str, Any],
+    app: Any,
+    packages: set[str],
+    background: Any,
+    has_update: bool,
+    has_output: bool,
+    outputs: Any,
+    *others: Any,
+) -> None:
+    """After the call: what a callback gives for outputs without wildcards or groups. Dash sees to all else."""
+    is_plain = has_output and background is None and not context["updated_props"]
+    if is_plain and len(ComponentRegistry.registry) == len(packages):
+        found = _by_component(value, spec, outputs) if multi else _by_component((value,), [spec], (outputs,))
+        if found is not None:
+            response["response"] = found
+            return
+    _untyped._prepare_response(
+        value, spec, multi, response, context, app, packages, background, has_update, has_output, outputs, *others
+    )  # fmt: skip
+
+
+def _by_component(values: Any, spec: Any, outputs: Any) -> dict[str, dict[str, Any]] | None:
+    """The properties that are to be set, by the ids of their components; None for what is not as plain as that."""
+    if (
+        type(values) not in _SEQUENCES
+        or type(outputs) not in _SEQUENCES
+        or not len(values) == len(spec) == len(outputs)
+    ):
+        return None
+    found: dict[str, dict[str, Any]] = {}
+    for value, named, output in zip(values, spec, outputs, strict=True):
+        if type(output) is not Output or type(named) is not dict or type(named["id"]) is not str:
+            return None
+        if not (isinstance(value, _PERHAPS_NO_UPDATE) and _is_no_update(value)):
+            found.setdefault(named["id"], {})[_clean_property_name(named["property"])] = value
+    return found
+
+
+_untyped: Final[Any] = _callback
+_is_no_update: Final[Any] = NoUpdate.is_no_update
+_SHORTCUTS: Final = {"_initialize_context": _initialize_context, "_prepare_response": _prepare_response}
+_SEQUENCES: Final = (list, tuple)
+_PERHAPS_NO_UPDATE: Final = (NoUpdate, dict, type)
+"""What Dash takes for `no_update` are its class, objects of that, and a dict that says so."""
 
 
 def callback_traceback(app: Dash, error: BaseException) -> str | None:

@@ -6,16 +6,21 @@ import asyncio
 import copy
 import functools
 import inspect
+import itertools
 import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from dash import ALL, MATCH, Dash, Input, Output, State, hooks, html
-from hypothesis import given, settings
+from dash import ALL, MATCH, Dash, Input, NoUpdate, Output, Patch, State, ctx, hooks, html, no_update
+from dash._callback_context import context_value
+from dash._utils import AttributeDict
+from dash.development.base_component import ComponentRegistry
+from dash.exceptions import PreventUpdate
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dash_quart_ws import QuartBackend
-from dash_quart_ws._dash import Callbacks, app_context, stringify_id, with_to_json
+from dash_quart_ws._dash import Callbacks, app_context, is_known_helper, stringify_id, with_shortcuts
 from dash_quart_ws.callbacks.serialise import to_json
 
 if TYPE_CHECKING:
@@ -110,8 +115,8 @@ def names_for(id: Any, count: int) -> list[Any]:
 
 
 @st.composite
-def requests(draw: st.DrawFn, output: str) -> dict[str, Any]:
-    """What Dash's renderer sends for one of the callbacks above."""
+def requests(draw: st.DrawFn, output: str, app: Dash = app) -> dict[str, Any]:
+    """What Dash's renderer sends for one of an app's callbacks."""
     spec = app.callback_map[output]
     prop_ids = []
 
@@ -147,7 +152,7 @@ def requests(draw: st.DrawFn, output: str) -> dict[str, Any]:
     return body
 
 
-async def prepared_by_dash(body: dict[str, Any]) -> tuple[Any, Any]:
+async def prepared_by_dash(body: dict[str, Any], app: Dash = app) -> tuple[Any, Any]:
     untyped: Any = app
     context = untyped._initialize_context(body)
     function = untyped._prepare_callback(context, body)
@@ -192,6 +197,186 @@ def test_a_callback_gets_the_arguments_and_the_context_that_dash_would_give_it(
         assert prepared.is_async == inspect.iscoroutinefunction(call.func)
 
     asyncio.run(run())
+
+
+# -------------------------------------------------------------------------- what becomes of what a function gives
+
+answers = Dash(__name__, backend=QuartBackend(broker="memory:", login_required=False), assets_folder="none")
+answers.layout = html.Div()
+
+
+class Act:
+    """What the functions of the app's callbacks do this time, and what they were given."""
+
+    value: Any = None
+    error: Exception | None = None
+    side_update: Any = None
+    imports: bool = False
+    calls: list[Any]
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        self.calls.append((arguments, named, shown(context_value.get())))
+        if self.side_update is not None:
+            ctx.set_props("beside", {"title": self.side_update})
+        if self.imports:
+            ComponentRegistry.registry.add("imported_in_a_callback")
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+act = Act()
+
+
+def synchronous(*arguments: Any, **named: Any) -> Any:
+    return act(*arguments, **named)
+
+
+async def asynchronously(*arguments: Any, **named: Any) -> Any:
+    return act(*arguments, **named)
+
+
+def recovered(error: Exception) -> Any:
+    """An `on_error`."""
+    return None if str(error) == "nothing" else f"recovered from {error}"
+
+
+def register(function: Any, name: str) -> None:
+    """A callback of each kind."""
+    value, again = Input("in", "value"), Input(f"again-{name}", "value")
+    properties = (Output(name, f"property{number}") for number in itertools.count())
+    one = functools.partial(next, properties)
+    answers.callback(one(), value)(function)
+    answers.callback(one(), value, State("state", "data"), on_error=recovered)(function)
+    answers.callback([one()], [value])(function)
+    answers.callback(one(), one(), value)(function)
+    answers.callback(one(), one(), value, on_error=recovered)(function)
+    answers.callback(output={"a": one(), "b": [one(), one()]}, inputs={"x": value})(function)
+    answers.callback(output=[(one(), one()), one()], inputs=[(value, again)])(function)
+    answers.callback(output=(one(), one()), inputs=value)(function)
+    answers.callback(Output(row(ALL), name), value)(function)
+    answers.callback(Output(row(ALL), f"{name}2"), one(), value)(function)
+    answers.callback(Output(row(MATCH), f"{name}3"), Input(row(MATCH), "value"))(function)
+    answers.callback(Output({"type": "fixed", "name": name}, "children"), value)(function)
+    answers.callback(again)(function)
+    answers.callback(Output("shared", "children", allow_duplicate=True), again, prevent_initial_call=True)(function)
+    answers.callback(one(), value, _allow_dynamic_callbacks=True)(function)
+
+
+register(synchronous, "sync")
+register(asynchronously, "async")
+
+NO_UPDATES = st.sampled_from([no_update, NoUpdate, {"_dash_no_update": "_dash_no_update"}])
+
+
+def patch() -> Patch:
+    made = Patch()
+    made["a"] = 1
+    return made
+
+
+GIVEN = st.deferred(
+    lambda: (
+        VALUES
+        | NO_UPDATES
+        | st.builds(patch)
+        | st.sampled_from([html.Div("child"), object(), int, 1j, float("nan"), {"b": (1, 2)}, AttributeDict(a=1)])
+    )
+)
+
+
+@st.composite
+def given_by(draw: st.DrawFn, request: dict[str, Any]) -> Any:
+    """What a function may return: mostly what fits the outputs."""
+
+    def fitting(outputs: Any) -> Any:
+        if not isinstance(outputs, list) or draw(st.integers(0, 9)) == 0:
+            return draw(GIVEN)
+        many = [fitting(one) for one in outputs]
+        if draw(st.integers(0, 9)) == 0:
+            many.append(draw(GIVEN))
+        return tuple(many) if draw(st.booleans()) else many
+
+    value = fitting(request.get("outputs", []))
+    if isinstance(value, list | tuple) and len(value) == 3 and draw(st.booleans()):
+        first, second, third = value
+        return draw(st.sampled_from([{"a": first, "b": [second, third]}, [(first, second), third], {"a": first}]))
+    return value
+
+
+@st.composite
+def spoiled(draw: st.DrawFn, request: dict[str, Any]) -> dict[str, Any]:
+    """A request that is not, or not quite, what the callback's registration says."""
+    outputs = copy.deepcopy(request.get("outputs", []))
+    several = outputs if isinstance(outputs, list) else [outputs]
+    spoil: Any = draw(
+        st.sampled_from(
+            [
+                lambda one: {**one, "id": "another"},
+                lambda one: {**one, "property": "another"},
+                lambda one: {**one, "property": f"{one['property']}@1f2e"},
+                lambda one: {**one, "property": 1},
+                lambda one: {"id": one["id"]},
+                lambda one: {**one, "more": 1},
+                lambda one: [one],
+                lambda _: None,
+            ]
+        )
+    )
+    spoiled_ones = [spoil(one) if isinstance(one, dict) and draw(st.booleans()) else one for one in several]
+    spoiled_ones += several[: draw(st.integers(0, 1))]
+    inputs = request["inputs"][: draw(st.integers(0, 2))]
+    made = spoiled_ones if isinstance(outputs, list) or len(spoiled_ones) != 1 else spoiled_ones[0]
+    return {**request, "outputs": made, "inputs": inputs}
+
+
+async def outcome(call: Any) -> Any:
+    """The text that a wrapper gives, or what it raises; and what its function was given."""
+    packages = list(ComponentRegistry.registry)
+    act.calls = []
+    try:
+        found = call()
+        found = await found if inspect.isawaitable(found) else found
+    except Exception as error:  # noqa: BLE001 - what is compared
+        found = type(error), str(error)
+    finally:
+        for package in set(ComponentRegistry.registry).difference(packages):
+            ComponentRegistry.registry.discard(package)
+    return found, act.calls
+
+
+@pytest.mark.parametrize("output", sorted(answers.callback_map))
+@given(st.data())
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_what_a_function_gives_becomes_what_dash_would_make_of_it(output: str, data: st.DataObject) -> None:
+    body = data.draw(requests(output, answers))
+    if data.draw(st.integers(0, 4)) == 0:
+        body = data.draw(spoiled(body))
+    act.value = data.draw(given_by(body))
+    act.error = data.draw(st.none() | st.sampled_from([PreventUpdate(), ValueError("wrong"), ValueError("nothing")]))
+    act.side_update = data.draw(st.none() | st.integers(0, 1))
+    act.imports = data.draw(st.integers(0, 9)) == 0
+
+    async def run() -> None:
+        server: Quart = answers.server
+        async with server.test_request_context("/_dash-update-component", method="POST"):
+            app_context.set(answers)
+            try:
+                by_dash, _ = await prepared_by_dash(copy.deepcopy(body), answers)
+            except Exception:  # noqa: BLE001 - such a request reaches no wrapper
+                return
+            ours = Callbacks(answers, to_json).prepare(copy.deepcopy(body)).call
+            assert await outcome(ours) == await outcome(by_dash)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("name", ["_initialize_context", "_prepare_response"])
+def test_the_installed_dash_is_one_whose_wrapper_is_known(name: str) -> None:
+    assert is_known_helper(name), "another one is served too, but no faster than by Dash: see what has changed in it"
+
+
+# --------------------------------------------------------------------------------------------- who calls the function
 
 
 async def called(output: str, callbacks: Callbacks) -> Any:
@@ -242,7 +427,7 @@ async def test_what_another_library_has_put_around_a_callback_is_what_runs() -> 
         return str(inner(*arguments, **named)).replace('"children":1', '"children":"around"')
 
     made.callback_map["out.children"]["callback"] = around
-    assert with_to_json(around, to_json) is around
+    assert with_shortcuts(around, to_json) is around
     assert await called("out.children", Callbacks(made, to_json)) == "around"
 
 
@@ -252,10 +437,18 @@ async def test_an_unknown_callback_is_an_error_that_names_it() -> None:
         await called("no-such.children", Callbacks(made, to_json))
 
 
+async def test_what_another_library_has_put_into_dashs_module_is_left_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def prepare(*arguments: Any) -> None:
+        arguments[3]["response"] = {"out": {"children": "another's"}}
+
+    monkeypatch.setattr("dash._callback._prepare_response", prepare)
+    assert await called("out.children", Callbacks(an_app(lambda value: value), to_json)) == "another's"
+
+
 async def test_a_function_is_called_by_dashs_own_wrapper_with_our_json() -> None:
     made = an_app(lambda value: value)
     wrapper = made.callback_map["out.children"]["callback"]
-    copied: Any = with_to_json(wrapper, to_json)
+    copied: Any = with_shortcuts(wrapper, to_json)
     assert copied.__code__ is wrapper.__code__
     assert copied.__globals__["to_json"] is to_json
     assert inspect.unwrap(copied) is inspect.unwrap(wrapper)
