@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,12 +52,14 @@ ATTRIBUTES: dict[str, tuple[object, tuple[str, ...]]] = {
     "app.css._resources": (getattr(app.css, "_resources", None), ("_resources",)),
     "component": (component, ("_namespace", "_prop_names", "_type", "_valid_wildcard_attributes")),
     "dash._pages": (importlib.import_module("dash._pages"), ("_path_to_page",)),
+    "dash._callback": (_callback, ("_initialize_context", "_prepare_response")),
+    "sys": (sys, ("_getframe",)),
     "backend": (app.backend, ("_get_traceback", "request_adapter", "response_adapter", "error_handling_mode")),
 }  # fmt: skip
 """Object -> its attributes that are touched. The underscored ones are all that `_dash.py` touches."""
 
 CALLBACK_KEYS = {
-    "background", "callback", "inputs", "inputs_state_indices", "manager", "no_output", "output", "outputs_indices",
+    "allow_dynamic_callbacks", "background", "callback", "inputs", "inputs_state_indices", "manager", "no_output", "output", "outputs_indices",
 }  # fmt: skip
 """Of an entry of `app.callback_map`."""
 
