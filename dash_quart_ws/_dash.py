@@ -548,7 +548,7 @@ def _initialize_context(
     spec = kwargs["outputs_list"]
     is_flat = type(indices) is list and indices == [*range(len(args))]
     if not is_flat or (has_output and not _are_those_of(spec, outputs)):
-        found: tuple[Any, ...] = _untyped._initialize_context(args, kwargs, indices, has_output, outputs)
+        found: tuple[Any, ...] = _BY_DASH["_initialize_context"](args, kwargs, indices, has_output, outputs)
         return found
     app, spec, context = kwargs.pop("app"), kwargs.pop("outputs_list"), kwargs.pop("callback_context")
     context_value.set(context)
@@ -591,7 +591,7 @@ def _prepare_response(
         if found is not None:
             response["response"] = found
             return
-    _untyped._prepare_response(
+    _BY_DASH["_prepare_response"](
         value, spec, multi, response, context, app, packages, background, has_update, has_output, outputs, *others
     )  # fmt: skip
 
@@ -613,7 +613,7 @@ def _by_component(values: Any, spec: Any, outputs: Any) -> dict[str, dict[str, A
     return found
 
 
-_untyped: Final[Any] = _callback
+_BY_DASH: Final[dict[str, Any]] = {name: getattr(_callback, name, None) for name in _HELPERS}
 _is_no_update: Final[Any] = NoUpdate.is_no_update
 _SHORTCUTS: Final = {"_initialize_context": _initialize_context, "_prepare_response": _prepare_response}
 _SEQUENCES: Final = (list, tuple)
