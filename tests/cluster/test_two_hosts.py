@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ..server import await_for, call, closed, next_message, result, wait_for
-from .workers import events, is_nobody, knows, workers
+from ..server import await_for, call, closed, next_message, request_message, result, wait_for
+from .workers import events, is_nobody, knows, listens, workers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,7 +83,7 @@ async def test_rights_that_change_on_one_end_what_relied_on_them_on_the_other(ho
     cookie = a.login("ruth")
     b.get("/groups/ruth/staff")
     async with b.bridge(cookie) as socket:
-        await socket.send(_request("c.children"))
+        await socket.send(request_message("c.children"))
         assert result(await call(socket, "a.children", request_id="2")) == "ruth 1"
         b.get("/groups/ruth/guests")
         receipt = (await a.aget("/rights/ruth/guests")).json
@@ -91,24 +91,25 @@ async def test_rights_that_change_on_one_end_what_relied_on_them_on_the_other(ho
         assert (await closed(socket))[0] == 4101
 
 
-def _request(output: str) -> str:
-    from ..server import request_message
-
-    return request_message(output)
+def ids_of(server: Server, user: str) -> list[str]:
+    """A user's connections, as a worker lists them."""
+    return [one["id"] for one in server.get("/all").json if one["user"] == user]
 
 
 # ------------------------------------------------------------------------------------------------------------- pushes
 
 
 async def test_a_push_reaches_a_users_session_connection_topic_and_everybody_on_the_other_host(
-    hosts: list[Server],
+    hosts: list[Server], redis: RedisServer
 ) -> None:
     a, b = hosts
     cookie, bystander = a.login("pat"), a.login("paul")
     session = a.get("/me", cookie).json["session"]
     async with b.bridge(cookie) as socket, b.bridge(bystander) as other:
         assert result(await call(socket, "d.children", "news")) == "news"
-        (connection,) = [one["id"] for one in a.get("/all").json if one["user"] == "pat"]
+        (connection,) = await await_for(lambda: ids_of(a, "pat"), what="the connection to be listed")
+        listens(redis, "topic:news")
+        listens(redis, "user:paul")
         targets = ["user=pat", f"session={session}", f"connection={connection}", "topic=news"]
         for number, target in enumerate(targets):
             reply = await a.aget(f"/push?{target}&value={number}")
@@ -121,10 +122,11 @@ async def test_a_push_reaches_a_users_session_connection_topic_and_everybody_on_
             assert message["payload"]["props"] == {"title": "all"}  # the first that the bystander gets
 
 
-async def test_pushes_of_one_sender_arrive_once_and_in_order(hosts: list[Server]) -> None:
+async def test_pushes_of_one_sender_arrive_once_and_in_order(hosts: list[Server], redis: RedisServer) -> None:
     a, b = hosts
     cookie = a.login("olga")
     async with b.bridge(cookie) as socket:
+        listens(redis, "user:olga")
         values = [str(number) for number in range(200)]
         await a.aget(f"/push?user=olga&value={','.join(values)}")
         got: list[str] = []
@@ -142,8 +144,7 @@ async def test_a_sessions_subscription_on_one_holds_for_its_connection_on_the_ot
     cookie = a.login("tess")
     async with b.bridge(cookie) as socket:
         await a.aget("/subscribe/weather", cookie)
-        with redis.look() as store:
-            await await_for(lambda: store.pubsub_channels("*to:topic:weather"), what="the other host to listen")
+        listens(redis, "topic:weather")
         await a.aget("/push?topic=weather&value=rain")
         message = await next_message(socket, "set_props")
         assert message["payload"]["props"] == {"title": "rain"}
@@ -165,7 +166,7 @@ async def test_a_connection_can_be_closed_by_its_id_from_the_other_host(hosts: l
     a, b = hosts
     cookie = a.login("carl")
     async with b.bridge(cookie) as socket:
-        (connection,) = [one["id"] for one in a.get("/all").json if one["user"] == "carl"]
+        (connection,) = await await_for(lambda: ids_of(a, "carl"), what="the connection to be listed")
         receipt = (await a.aget(f"/close?connection={connection}")).json
         assert (receipt["closed"], receipt["confirmed"], receipt["missing"]) == (1, 2, [])
         assert await closed(socket) == (4500, "by the test")
@@ -180,8 +181,8 @@ async def test_everybody_is_listed_with_worker_and_host_until_they_leave(hosts: 
     one, other = a.login("wendy"), b.login("wilma")
     async with a.bridge(one), b.bridge(other):
         for server in hosts:
+            await await_for(lambda server=server: ids_of(server, "wendy") and ids_of(server, "wilma"))
             found = {entry["user"]: entry for entry in (await server.aget("/all")).json}
-            assert {"wendy", "wilma"} <= found.keys()
             assert found["wendy"]["pid"] == a.get("/state").json["pid"]
             assert found["wilma"]["pid"] == b.get("/state").json["pid"]
             assert found["wendy"]["worker"] != found["wilma"]["worker"]

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from ..brokers.redis_server import RedisServer
+
 APP = "tests.cluster.app:server"
 
 
@@ -35,6 +37,12 @@ def workers(folder: Path, count: int, broker: str, **options: Any) -> Iterator[l
 def events(server: Server, kind: str | None = None) -> list[list[Any]]:
     """What the hooks of a worker were told."""
     return [one for one in server.get("/state").json["events"] if kind in (None, one[0])]
+
+
+def listens(store: RedisServer, target: str) -> None:
+    """Wait until some worker hears what is pushed to a target, such as `user:alice`."""
+    with store.look() as client:
+        wait_for(lambda: client.pubsub_channels(f"*:to:{target}"), what=f"somebody to listen to {target}")
 
 
 def is_nobody(server: Server, cookie: str) -> bool:

@@ -1,0 +1,69 @@
+"""`hypercorn -w N`: the worker processes of one server are one server; without a shared broker they do not start."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ..server import BRIDGE, Server, await_for, closed, command_for, free_port, wait_for
+from .workers import APP, is_nobody, worker
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import websockets
+
+    from ..brokers.redis_server import RedisServer
+
+CONNECTIONS = 40
+
+
+@pytest.mark.parametrize("count", [2, 4])
+async def test_a_logout_reaches_the_sockets_of_every_worker(redis: RedisServer, tmp_path: Path, count: int) -> None:
+    broker = f"{redis.url}?prefix=w{count}"
+    with worker(tmp_path, broker, server=f"hypercorn:{count}") as server:
+        wait_for(lambda: len({server.get("/me").json["pid"] for _ in range(20)}) == count, 30, "all workers to serve")
+        cookie = server.login("alice")
+        async with contextlib.AsyncExitStack() as stack:
+            sockets: list[websockets.ClientConnection] = []
+            pids: set[int] = set()
+            while len(pids) < count and len(sockets) < CONNECTIONS:  # which worker gets a connection is chance
+                sockets.append(await stack.enter_async_context(server.connect(cookie, **BRIDGE)))
+                await await_for(lambda: len(server.get("/all").json) == len(sockets), what="it to be listed")
+                pids = {one["pid"] for one in server.get("/all").json}
+            assert len(pids) == count
+            assert (await server.aget("/logout", cookie)).status == 200
+            for socket in sockets:
+                assert (await closed(socket))[0] == 4501
+        assert all(is_nobody(server, cookie) for _ in range(10))
+
+
+@pytest.mark.parametrize(
+    ("server", "env"), [("hypercorn:2", {}), ("uvicorn", {"WEB_CONCURRENCY": "2"})], ids=["hypercorn", "uvicorn"]
+)
+def test_several_workers_without_a_shared_broker_do_not_start(tmp_path: Path, server: str, env: dict[str, str]) -> None:
+    port = free_port()
+    env = {"OPTIONS": '{"broker": "memory:"}', **env}
+    refused = Server(command_for(server, APP, port), port, tmp_path / "log", env)
+    try:
+        wait_for(lambda: "QuartBackend(broker='redis://" in refused.log, 30, "the error")
+        assert "2 worker processes without a shared broker" in refused.log
+        if server.startswith("hypercorn"):  # uvicorn, told by its environment only, serves with one process
+            refused.process.wait(20)
+    finally:
+        refused.stop()
+
+
+def test_another_apps_workers_do_not_get_into_ours(redis: RedisServer, tmp_path: Path) -> None:
+    broker = f"{redis.url}?prefix=mine"
+    with worker(tmp_path, broker) as ours:
+        port = free_port()
+        env = {"DASH_QUART_WS_BROKER": broker, "SECRET": "of another app, and also long enough to be one"}
+        theirs = Server(command_for("hypercorn", APP, port), port, tmp_path / "theirs", env)
+        try:
+            wait_for(lambda: "is in use by an app with another secret_key" in theirs.log, 30, "the error")
+        finally:
+            theirs.stop()
+        assert ours.get("/", ours.login("alice")).status == 200
