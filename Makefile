@@ -5,11 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 PORT ?= 8050
+WORKERS ?= 1
 
 .PHONY: demo test test-all lint types unit soak assets assets-check assets-test browser redis node format bench bench-browser clean
 
-demo: $(VENV)/.demo
-	$(BIN)/python quart_app.py --port $(PORT)
+# `make demo WORKERS=4`: with several processes, and a Redis for them unless DASH_QUART_WS_BROKER names one.
+demo: $(VENV)/.demo $(if $(filter-out 1,$(WORKERS)),$(if $(DASH_QUART_WS_BROKER),,redis))
+	$(BIN)/python quart_app.py --port $(PORT) --workers $(WORKERS)
 
 test: lint types assets-check unit
 
@@ -81,7 +83,7 @@ $(BIN)/pip:
 	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: setup.cfg pyproject.toml | $(BIN)/pip
-	$(PIP) --editable .
+	$(PIP) --editable '.[redis]'
 	@touch $@
 
 $(VENV)/.test: setup.cfg pyproject.toml | $(BIN)/pip

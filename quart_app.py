@@ -1,6 +1,7 @@
 """A live dashboard behind a login, whose websocket ends with the login session: the demo of dash-quart-ws.
 
 Run `python quart_app.py`, or `hypercorn quart_app:server`. Sign in, open a second tab, sign out in one, watch the other.
+`--workers 4` serves with four processes, and a Redis between them.
 """
 
 import argparse
@@ -11,8 +12,14 @@ import logging
 import math
 import os
 import secrets
+import shutil
+import signal
 import sqlite3
+import subprocess
+import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +84,13 @@ instance = Path(server.instance_path)
 def kept_secret() -> str:
     """The key that signs the sessions. They outlive a restart because it is kept, in a file that only we can read."""
     instance.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with contextlib.suppress(FileExistsError):
-        file = os.open(instance / "secret_key", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-        os.write(file, secrets.token_hex(32).encode())
-        os.close(file)
-    return (instance / "secret_key").read_text()
+    kept = instance / "secret_key"
+    if not kept.exists():
+        with tempfile.NamedTemporaryFile("w", dir=instance) as file, contextlib.suppress(FileExistsError):
+            file.write(secrets.token_hex(32))
+            file.flush()
+            os.link(file.name, kept)  # whole, or not at all: other workers may be doing the same
+    return kept.read_text()
 
 
 server.secret_key = os.environ.get("DEMO_SECRET_KEY") or kept_secret()
@@ -487,12 +496,72 @@ async def administer(_clicks: list[int | None]) -> Any:
     return no_update
 
 
+# ------------------------------------------------------------------------------------------------- many workers
+
+
+if os.environ.get("DEMO_LOG"):  # the processes of `serve_with` have no other place to say it
+    logging.basicConfig(level=logging.INFO, format="%(process)d %(levelname)s %(name)s: %(message)s")
+
+
+@contextlib.contextmanager
+def running(*command: str, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    # In a group of its own: a Ctrl+C in the terminal is for us, who end the processes in order.
+    process = subprocess.Popen(command, process_group=0, **options)  # noqa: S603 - our own command
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextlib.contextmanager
+def own_redis() -> Iterator[str]:
+    """A Redis that keeps nothing, and its URL: a socket in a folder that only we can enter, and that goes with it."""
+    program = shutil.which("redis-server") or shutil.which("valkey-server")
+    if program is None:
+        sys.exit("Several workers need Redis or Valkey: install redis-server, or set DASH_QUART_WS_BROKER to a URL")
+    with tempfile.TemporaryDirectory() as folder:
+        options = [
+            "--port",
+            "0",
+            "--unixsocket",
+            f"{folder}/redis.sock",
+            "--dir",
+            folder,
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+        ]
+        with running(program, *options, "--loglevel", "warning"):
+            yield f"unix://{folder}/redis.sock"
+
+
+def serve_with(workers: int, bind: str) -> int:
+    """Serve until SIGINT or SIGTERM with hypercorn's own worker processes; its exit code."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    command = [sys.executable, "-m", "hypercorn", f"{Path(__file__).with_suffix('')}:server", "--bind", bind]
+    with contextlib.ExitStack() as stack:
+        broker = os.environ.get("DASH_QUART_WS_BROKER")
+        if not broker:
+            broker = stack.enter_context(own_redis())
+            print(f"with {workers} workers, and a Redis for them: {broker}", flush=True)  # noqa: T201
+        env = {**os.environ, "DASH_QUART_WS_BROKER": broker, "DEMO_LOG": "1"}
+        return stack.enter_context(running(*command, "--workers", str(workers), env=env)).wait()
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, default=8050)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    config = Config.from_mapping(bind=f"127.0.0.1:{parser.parse_args().port}", errorlog=logging.getLogger("hypercorn"))
+    parser.add_argument("--workers", type=int, default=1)
+    given = parser.parse_args()
+    config = Config.from_mapping(bind=f"127.0.0.1:{given.port}", errorlog=logging.getLogger("hypercorn"))
     print(f"Open http://{config.bind[0]} and sign in as")  # noqa: T201
     for name, (password, is_admin) in USERS.items():
         print(f"  {name} with {password}{', the administrator' if is_admin else ''}", flush=True)  # noqa: T201
-    asyncio.run(serve(server, config))  # until SIGINT or SIGTERM
+    if given.workers > 1:
+        with contextlib.suppress(KeyboardInterrupt):
+            sys.exit(serve_with(given.workers, config.bind[0]))
+    else:
+        logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+        asyncio.run(serve(server, config))  # until SIGINT or SIGTERM

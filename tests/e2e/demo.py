@@ -18,8 +18,9 @@ NO_SETTINGS = {"DASH_QUART_WS_BROKER": "", "DEMO_SECRET_KEY": "", "DEMO_HTTPS": 
 class Demo:
     """`python quart_app.py`, which can be restarted. It keeps all its files beside itself."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         self.folder = folder
+        self.options = options
         self.port = free_port()
         self.starts = 0
         shutil.copy(ROOT / "quart_app.py", folder)
@@ -28,7 +29,7 @@ class Demo:
     def start(self) -> None:
         self.starts += 1
         command = [sys.executable, "-W", "ignore", str(self.folder / "quart_app.py"), "--port", str(self.port)]
-        self.server = Server(command, self.port, self.folder / f"{self.starts}.log", NO_SETTINGS)
+        self.server = Server([*command, *self.options], self.port, self.folder / f"{self.starts}.log", NO_SETTINGS)
         self.server.wait_until_ready()
 
     def stop(self) -> int:
