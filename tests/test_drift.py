@@ -59,7 +59,8 @@ ATTRIBUTES: dict[str, tuple[object, tuple[str, ...]]] = {
 """Object -> its attributes that are touched. The underscored ones are all that `_dash.py` touches."""
 
 CALLBACK_KEYS = {
-    "allow_dynamic_callbacks", "background", "callback", "inputs", "inputs_state_indices", "manager", "no_output", "output", "outputs_indices",
+    "allow_dynamic_callbacks", "background", "callback", "inputs", "inputs_state_indices", "manager", "no_output", "output",
+    "outputs_indices",
 }  # fmt: skip
 """Of an entry of `app.callback_map`."""
 
