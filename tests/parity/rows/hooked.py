@@ -1,0 +1,1 @@
+"""Dash's hooks and pages, which are the whole process's."""
