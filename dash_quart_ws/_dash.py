@@ -13,6 +13,7 @@ import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, cast
 
+import dash
 from dash import Dash, Output, _callback, _callback_signing, _pages, _validate, hooks
 from dash._callback_context import context_value
 from dash._callback_context import set_props as _set_props
@@ -66,6 +67,7 @@ __all__ = [
     "is_own_first_request",
     "is_router",
     "needs_http",
+    "opens_lazily",
     "page_found_for",
     "post_what_needs_http",
     "sign_page",
@@ -149,6 +151,13 @@ def websocket_options(app: Dash) -> WebsocketOptions:
         app._websocket_max_workers or 4,
         app._websocket_heartbeat_interval or None,
     )
+
+
+def opens_lazily() -> bool:
+    """Whether Dash's renderer opens its websocket for the first callback that goes over it, unless
+    `websocket_callbacks=True`. Up to 4.4 each page opens one.
+    """
+    return tuple(map(int, dash.__version__.split(".")[:2])) >= (4, 5)
 
 
 def callback_url(app: Dash) -> str:

@@ -235,10 +235,8 @@ class QuartBackend(_Backend):
             async with self.server.test_request_context(self._prefix):
                 for function in self._first_requests:
                     await self.server.ensure_async(function)()
-            listed = callback_list(self._app)
-            on_http = route(self._app.callback_map, listed)
-            self._guard.on_http = on_http if websocket_options(self._app).everything else frozenset()
-            self._guard.survey(listed)
+            self._guard.route = route(self._app, when_needed=self.options.connect == "when_needed")
+            self._guard.survey(callback_list(self._app))
             self._jobs.adopt(self._app.callback_map, background_manager(self._app))
         except BaseException:
             before.undo()

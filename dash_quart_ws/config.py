@@ -122,6 +122,10 @@ class Config:
     bridge: bool = True
     """Give the browser our own worker for the websocket. False: Dash's own, which knows nothing of sessions."""
 
+    connect: Literal["always", "when_needed"] = "always"
+    """When a page opens its websocket. `"when_needed"`: not in an app without a callback that goes over it, where it would be
+    for pushes only; from Dash 4.5 on, not before the page's first such callback."""
+
     connection_status: bool = True
     """Show on the page, when there is no connection for longer than a second, that there is none."""
 
@@ -215,6 +219,8 @@ class Config:
     def __post_init__(self) -> None:
         if not (isinstance(self.login_required, bool) or self.login_required == "auto"):
             raise ConfigurationError(f"login_required={self.login_required!r}: give True, False or 'auto'")
+        if self.connect not in ("always", "when_needed"):
+            raise ConfigurationError(f"connect={self.connect!r}: give 'always' or 'when_needed'")
         if (
             not isinstance(self.login_url, str)
             or not self.login_url.startswith("/")

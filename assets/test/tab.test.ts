@@ -60,8 +60,8 @@ afterEach(() => {
   vi.resetModules();
 });
 
-/** Load the page; the renderer begins. */
-async function load(settings: Partial<typeof SETTINGS> = {}): Promise<void> {
+/** Load the page; the renderer begins, unless it `waits` for its first callback over the websocket, as it does from Dash 4.5 on. */
+async function load(settings: Partial<typeof SETTINGS> = {}, waits = false): Promise<void> {
   document.head.innerHTML = '<meta name="dash-quart-ws"><script id="_dash-config" type="application/json"></script>';
   document.querySelector("meta")!.content = JSON.stringify({ ...SETTINGS, ...settings });
   document.querySelector("script")!.textContent = JSON.stringify(CONFIG);
@@ -73,7 +73,7 @@ async function load(settings: Partial<typeof SETTINGS> = {}): Promise<void> {
   reload = vi.spyOn(ways, "reload").mockReturnValue() as typeof reload;
   (await import("../src/page")).page();
   renderer = new FakeRenderer("tab");
-  void renderer.connect();
+  if (!waits) void renderer.connect();
   await clock.settle();
 }
 
@@ -109,6 +109,38 @@ function cut(): void {
   server.greet = (connection) => connection.refuse();
   for (const connection of server.live) connection.close(1006);
 }
+
+describe("a renderer that waits for its first callback over the websocket", () => {
+  test("opens none before that", async () => {
+    answering();
+    await load({}, true);
+    expect(workers.made).toEqual([]);
+    expect(server.connections).toEqual([]);
+    expect(shown()).toBeNull();
+  });
+
+  test("gets the answer to that callback, and what is pushed from then on", async () => {
+    answering();
+    await load({}, true);
+    const box = ask(7);
+    await clock.settle();
+    expect(box.answer).toEqual(ok(7));
+    expect(server.connections).toHaveLength(1);
+    server.last.say({ type: "set_props", payload: { componentId: "a", props: { title: "pushed" } } });
+    await clock.settle();
+    expect(renderer.drawn.flat()).toContainEqual({ componentId: "a", props: { title: "pushed" } });
+  });
+
+  test("finds a page that is over, over when it comes to it", async () => {
+    server.greet = (connection) => connection.accept().close(4501, "not logged in");
+    await load({}, true);
+    expect(replace).not.toHaveBeenCalled();
+    const box = ask();
+    await clock.settle();
+    expect(box.answer?.status).toBe("prevent_update");
+    expect(replace).toHaveBeenCalled();
+  });
+});
 
 // ------------------------------------------------------------------------------------------------------------ as it should be
 

@@ -5,10 +5,16 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
+from dash.exceptions import PreventUpdate
+
+from .._dash import callback_list, opens_lazily, websocket_options
 from ..exceptions import ConfigurationError
+from ..sessions.guard import Route
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable
+
+    from dash import Dash
 
 Function = TypeVar("Function", bound="Callable[..., Any]")
 Superseded = Literal["finish", "cancel"]
@@ -84,22 +90,19 @@ def options_of(function: Callable[..., Any]) -> CallbackOptions:
     return PLAIN
 
 
-def route(callback_map: Mapping[str, dict[str, Any]], callback_list: Iterable[dict[str, Any]]) -> frozenset[str]:
-    """Have Dash's renderer send over the websocket what says `transport="websocket"`.
+def route(app: Dash, *, when_needed: bool) -> Route:
+    """Have Dash's renderer send each callback the way that it has to go, and open the websocket when it should.
 
     Args:
-        callback_map: Dash's, after set-up.
-        callback_list: what the browser is told of each.
-
-    Returns:
-        The callbacks that stay on HTTP.
+        app: after set-up.
+        when_needed: whether its pages open no websocket that no callback of theirs goes over.
 
     Raises:
         ConfigurationError: a callback says one thing to Dash, and another one here.
     """
-    listed = {spec["output"]: spec for spec in callback_list}
+    listed = {spec["output"]: spec for spec in callback_list(app)}
     on_http = set()
-    for name, spec in callback_map.items():
+    for name, spec in app.callback_map.items():
         transport = options_of(spec["callback"]).transport if "callback" in spec else "any"
         told = listed.get(name, {})
         if transport == "websocket":
@@ -116,4 +119,26 @@ def route(callback_map: Mapping[str, dict[str, Any]], callback_list: Iterable[di
                     f"the callback for {name!r} says transport='http' and {given}=True: leave one out"
                 )
             on_http.add(name)
-    return frozenset(on_http)
+    everything = websocket_options(app).everything
+    if when_needed and not any(_goes_over(spec, everything, on_http) for spec in listed.values()):
+        return Route(needs_socket=False)
+    one_by_one = everything and bool(on_http or (when_needed and opens_lazily()))
+    if opens_lazily() and not when_needed and (one_by_one or not everything):
+        _open_at_once(app)
+    return Route(one_by_one=one_by_one, on_http=frozenset(on_http) if one_by_one else frozenset())
+
+
+def _goes_over(spec: dict[str, Any], everything: bool, on_http: set[str]) -> bool:
+    """Whether a callback of Dash's list goes over the websocket."""
+    if spec.get("clientside_function") or spec.get("background") or spec["output"] in on_http:
+        return False
+    return everything or bool(spec.get("websocket"))
+
+
+def _open_at_once(app: Dash) -> None:
+    """Have a renderer that waits for the first callback over the websocket find one on each page: pushes need the socket."""
+
+    @app.callback(persistent=True, websocket=True, hidden=True, mcp_enabled=False)
+    async def open_websocket() -> None:
+        """Nothing to do: the page has opened its websocket to ask for this."""
+        raise PreventUpdate

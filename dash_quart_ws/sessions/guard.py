@@ -7,6 +7,7 @@ data routes answer 401. A callback that comes from a page of another session is 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import json
@@ -62,6 +63,30 @@ RETRY_AFTER = 5
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\\]")
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Route:
+    """What the pages of an app are told of the way that its callbacks take, where that is another one than Dash tells."""
+
+    needs_socket: bool = True
+    """Whether they get a websocket at all."""
+    one_by_one: bool = False
+    """Whether each callback says for itself that it goes over the websocket, though `websocket_callbacks=True`."""
+    on_http: frozenset[str] = frozenset()
+    """Those that then stay on HTTP."""
+
+    def config(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Dash's `_dash-config`."""
+        if not self.needs_socket:
+            return {name: value for name, value in config.items() if name != "websocket"}
+        if self.one_by_one and "websocket" in config:
+            return {**config, "websocket": {**config["websocket"], "enabled": False}}
+        return config
+
+    def listed(self, callbacks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Dash's list of callbacks, when each says for itself."""
+        return [{**one, "websocket": one["output"] not in self.on_http} for one in callbacks]
+
+
 class Guard:
     """Wraps the views of one Dash app, and says which of its callbacks a visitor may call."""
 
@@ -87,8 +112,7 @@ class Guard:
         """Endpoints of Dash's pages, of every app on the server, and whose they are."""
         self._public_callbacks: frozenset[str] = frozenset()
         self._streams_to_nobody = False
-        self.on_http: frozenset[str] = frozenset()
-        """The callbacks that stay on HTTP, where all others may come over the websocket."""
+        self.route = Route()
         self._public_pages: tuple[int, bool] | None = None
 
     @property
@@ -212,10 +236,7 @@ class Guard:
         for: its callbacks then go over HTTP, but for those that stream.
         """
         if session is not None or not self.active:
-            if self.on_http and "websocket" in config:
-                # Then the renderer looks at each callback's own `websocket`, which `dependencies` sets.
-                return {**config, "websocket": {**config["websocket"], "enabled": False}}
-            return config
+            return self.route.config(config)
         shown = {name: value for name, value in config.items() if name not in ("validation_layout", "websocket")}
         shown["suppress_callback_exceptions"] = True  # there is nothing to validate the callbacks by
         if self.nobody_streams and "websocket" in config:
@@ -273,7 +294,7 @@ class Guard:
         """The list of callbacks: nobody learns of the public ones only, and of those that are the browser's own code."""
 
         async def for_somebody() -> Any:
-            return await _listed(view, self._sent_over) if self.on_http else await _call(view)
+            return await _listed(view, self.route.listed) if self.route.one_by_one else await _call(view)
 
         async def for_nobody() -> Any:
             if not self._has_public_pages:
@@ -281,10 +302,6 @@ class Guard:
             return await _listed(view, lambda found: [one for one in found if self._is_shown_to_nobody(one)])
 
         return self._wrap(functools.wraps(view)(for_somebody), for_nobody, self._unauthorized)
-
-    def _sent_over(self, callbacks: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Each told to come over the websocket, but for those that stay on HTTP."""
-        return [{**one, "websocket": one["output"] not in self.on_http} for one in callbacks]
 
     def _is_shown_to_nobody(self, callback: dict[str, Any]) -> bool:
         name = callback["output"]

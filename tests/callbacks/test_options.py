@@ -11,6 +11,7 @@ from dash import Dash, Input, Output, html
 from quart import Quart
 
 from dash_quart_ws import ConfigurationError, QuartBackend, callback_options, protected_callback, public_callback
+from dash_quart_ws.callbacks import options
 from dash_quart_ws.callbacks.options import CallbackOptions, options_of
 from tests.sessions.site import Site
 
@@ -27,8 +28,9 @@ def given(function: Any) -> Any:
     return callback_options(timeout=5, superseded="cancel", transport="http")(function)
 
 
-def an_app(**options: Any) -> Dash:
-    app = Dash(__name__, backend=QuartBackend(broker="memory:", login_required=False), assets_folder="none", **options)
+def an_app(*, websocket_callbacks: bool = False, **given: Any) -> Dash:
+    backend = QuartBackend(broker="memory:", login_required=False, **given)
+    app = Dash(__name__, backend=backend, assets_folder="none", websocket_callbacks=websocket_callbacks)
     app.layout = html.Div()
     return app
 
@@ -60,7 +62,7 @@ def test_a_callback_that_says_nothing_has_the_options_of_all() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "error", "message"),
+    ("arguments", "error", "message"),
     [
         ({"timeout": 0}, ValueError, "a number of seconds above 0"),
         ({"timeout": float("inf")}, ValueError, "a number of seconds above 0"),
@@ -70,15 +72,15 @@ def test_a_callback_that_says_nothing_has_the_options_of_all() -> None:
         ({"transport": "websockets"}, ValueError, "one of 'any', 'http', 'websocket'"),
     ],
 )
-def test_an_argument_that_means_nothing_is_an_error(options: Any, error: type[Exception], message: str) -> None:
+def test_an_argument_that_means_nothing_is_an_error(arguments: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        callback_options(**options)
+        callback_options(**arguments)
 
 
 # ----------------------------------------------------------------------------------------------------- transport
 
 
-async def told(app: Dash) -> tuple[bool, dict[str, Any]]:
+async def told_of(app: Dash) -> tuple[bool, dict[str, Any]]:
     """What the renderer is told: whether everything goes over the websocket, and what each callback says itself."""
     server: Any = app.server
     assert isinstance(server, Quart)
@@ -89,13 +91,13 @@ async def told(app: Dash) -> tuple[bool, dict[str, Any]]:
     return config["websocket"]["enabled"], {one["output"]: one["websocket"] for one in listed}
 
 
-def register(app: Dash, id: str, **options: Any) -> None:
-    arguments = {name: options.pop(name) for name in ("websocket", "persistent") if name in options}
+def register(app: Dash, id: str, **told: Any) -> None:
+    arguments = {name: told.pop(name) for name in ("websocket", "persistent") if name in told}
 
     async def function(*_: Any) -> str:
         return id
 
-    decorated = callback_options(**options)(function)
+    decorated = callback_options(**told)(function)
     app.callback(*([] if arguments.get("persistent") else [Output(id, "children"), GO]), **arguments)(decorated)
 
 
@@ -103,20 +105,20 @@ async def test_a_callback_that_stays_on_http_is_the_only_one_that_does() -> None
     app = an_app(websocket_callbacks=True)
     register(app, "stays", transport="http")
     register(app, "goes")
-    assert await told(app) == (False, {"stays.children": False, "goes.children": True})
+    assert await told_of(app) == (False, {"stays.children": False, "goes.children": True})
 
 
 async def test_without_one_the_renderer_is_told_what_dash_tells_it() -> None:
     app = an_app(websocket_callbacks=True)
     register(app, "goes")
-    assert await told(app) == (True, {"goes.children": False})
+    assert await told_of(app) == (True, {"goes.children": False})
 
 
 async def test_a_callback_that_has_to_be_on_the_websocket_is_the_only_one_that_is() -> None:
     app = an_app()
     register(app, "goes", transport="websocket")
     register(app, "stays")
-    assert await told(app) == (False, {"stays.children": False, "goes.children": True})
+    assert await told_of(app) == (False, {"stays.children": False, "goes.children": True})
 
 
 @pytest.mark.parametrize(
@@ -137,6 +139,76 @@ async def test_a_callback_that_says_two_things_is_an_error_that_names_it(
     assert error is not None
     assert isinstance(error[1], ConfigurationError)
     assert message in str(error[1])
+
+
+# --------------------------------------------------------------------------------------- when a page opens its websocket
+
+NO_SOCKET = "no websocket"
+
+
+async def opens(app: Dash) -> str | tuple[bool, list[bool]]:
+    """What the renderer decides by: whether it opens at once, and what each callback says; or that there is none."""
+    server: Any = app.server
+    client = server.test_client()
+    page = await (await client.get("/")).get_data(as_text=True)
+    config = json.loads(page.partition('id="_dash-config"')[2].partition(">")[2].partition("</script>")[0])
+    listed = await (await client.get("/_dash-dependencies")).get_json()
+    if "websocket" not in config:
+        return NO_SOCKET
+    return config["websocket"]["enabled"], [one["websocket"] for one in listed]
+
+
+@pytest.mark.parametrize(
+    ("is_lazy", "everything", "connect", "told", "expected"),
+    [
+        # Dash up to 4.4 opens one on each page that is told of it.
+        (False, True, "always", {}, (True, [False])),
+        (False, False, "always", {}, (False, [False])),
+        (False, False, "when_needed", {}, NO_SOCKET),
+        (False, False, "when_needed", {"websocket": True}, (False, [True])),
+        (False, False, "when_needed", {"transport": "websocket"}, (False, [True])),
+        (False, True, "when_needed", {}, (True, [False])),
+        (False, True, "when_needed", {"transport": "http"}, NO_SOCKET),
+        # From 4.5 on only where everything goes over it, and else for the first callback that does: here an extra one.
+        (True, True, "always", {}, (True, [False])),
+        (True, False, "always", {}, (False, [False, True])),
+        (True, True, "always", {"transport": "http"}, (False, [False, True])),
+        (True, False, "when_needed", {}, NO_SOCKET),
+        (True, False, "when_needed", {"websocket": True}, (False, [True])),
+        (True, True, "when_needed", {}, (False, [True])),
+    ],
+)
+async def test_a_page_opens_its_websocket_when_the_app_says(
+    is_lazy: bool, everything: bool, connect: str, told: Any, expected: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(options, "opens_lazily", lambda: is_lazy)
+    app = an_app(connect=connect, websocket_callbacks=everything)
+    register(app, "out", **told)
+    assert await opens(app) == expected
+
+
+async def test_an_app_without_any_callback_needs_no_websocket() -> None:
+    assert await opens(an_app(connect="when_needed", websocket_callbacks=True)) == NO_SOCKET
+    app = an_app(connect="when_needed", websocket_callbacks=True)
+    app.clientside_callback("() => 1", Output("out", "children"), GO)
+    assert await opens(app) == NO_SOCKET
+
+
+async def test_what_a_lazy_renderer_opens_its_websocket_for_does_nothing_and_is_not_shown_to_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(options, "opens_lazily", lambda: True)
+    site = Site(dash={"websocket_callbacks": False})
+    site.backend.public_routes.add(["/"])
+    async with site:
+        assert (await site.get("/_dash-dependencies")).json == []
+        cookie = await site.login("alice")
+        (opener,) = [one for one in (await site.get("/_dash-dependencies", cookie)).json if one["persistent"]]
+        assert opener["hidden"]
+        payload = {"output": opener["output"], "inputs": [], "changedPropIds": [], "state": []}
+        async with site.websocket(cookie) as socket:
+            await socket.send(request("", payload=payload))
+            assert await answers(socket, 1) == {"1": {"status": "prevent_update"}}
 
 
 @pytest.fixture

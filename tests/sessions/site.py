@@ -59,9 +59,8 @@ class Site:
         self.app = Dash(
             "site",
             backend=QuartBackend(**options),
-            websocket_callbacks=True,
             assets_folder="no-assets",
-            **(dash or {}),
+            **{"websocket_callbacks": True, **(dash or {})},
         )
         self.server: Quart = self.app.server
         self.server.secret_key = secret
