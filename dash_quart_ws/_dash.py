@@ -63,15 +63,18 @@ __all__ = [
     "get_hooks",
     "given_to_set_props",
     "has_dev_tools",
+    "has_hot_reload",
     "is_component",
     "is_own_first_request",
     "is_router",
+    "is_silent",
     "needs_http",
     "opens_lazily",
     "page_found_for",
     "post_what_needs_http",
     "sign_page",
     "signed_page",
+    "stop_running",
     "stringify_id",
     "to_json",
     "to_json_is_known",
@@ -640,6 +643,27 @@ def callback_traceback(app: Dash, error: BaseException) -> str | None:
         frames = frames[max(invoked, default=-1) + 1 :] or frames
     lines = ["Traceback (most recent call last):\n", *traceback.format_list(frames)]
     return "".join([*lines, *traceback.format_exception_only(error)])
+
+
+def has_hot_reload(app: Dash) -> bool:
+    """Whether its pages ask again and again whether they are of today."""
+    return bool(app._dev_tools.get("hot_reload"))
+
+
+def is_silent(app: Dash) -> bool:
+    """Whether `app.run` is to say nothing of requests; from then on it says nothing of that to Dash.
+
+    Dash would configure all of logging for it, which switches every logger off that there is already.
+    """
+    silent = bool(app._dev_tools.get("silence_routes_logging"))
+    app._dev_tools["silence_routes_logging"] = False
+    return silent
+
+
+def stop_running(backend: QuartDashServer) -> None:
+    """End `app.run()`, on its event loop, as SIGTERM does."""
+    if backend._ws_shutdown_event is not None:
+        backend._ws_shutdown_event.set()
 
 
 def traceback_page(backend: QuartDashServer, secret: str, error: Exception) -> str:

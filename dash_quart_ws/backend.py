@@ -26,6 +26,7 @@ import contextvars
 import functools
 import inspect
 import logging
+import threading
 import weakref
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast, overload
 
@@ -47,8 +48,11 @@ from ._dash import (
     callback_list,
     callback_url,
     get_hooks,
+    has_hot_reload,
     is_own_first_request,
+    is_silent,
     post_what_needs_http,
+    stop_running,
     traceback_page,
     websocket_options,
 )
@@ -69,6 +73,7 @@ from .connections.receipt import Pending, PendingReceipt, Receipt
 from .connections.session import KnownSession, Session
 from .exceptions import ConfigurationError
 from .extension import Extension
+from .reload import Watch, start_anew
 from .sessions import handshake
 from .sessions.access import PublicRoutes, access_of
 from .sessions.guard import OPEN_RULES, Guard
@@ -284,6 +289,8 @@ class QuartBackend(_Backend):
             view_func = self._bundle(view_func)
         elif name == "_favicon.ico":
             view_func = self._icon(view_func)
+        elif name == "_reload-hash":
+            view_func = self._while_developing(view_func)
         elif name not in OPEN_RULES:
             view_func = self._guard.data(view_func)
         super().add_url_rule(rule, view_func, endpoint, methods)
@@ -327,6 +334,15 @@ class QuartBackend(_Backend):
             return found.answer()
 
         return bundle
+
+    def _while_developing(self, view: Callable[[], Any]) -> Callable[..., Any]:
+        """What pages ask while they are developed; without hot reload there is nothing of it."""
+
+        @functools.wraps(view)
+        async def asked() -> Any:
+            return view() if has_hot_reload(self._app) else Response("no hot reload", 404, content_type="text/plain")
+
+        return asked
 
     def _icon(self, view: Callable[[], Response]) -> Callable[..., Any]:
         """Dash's icon, for apps without one of their own."""
@@ -441,6 +457,29 @@ class QuartBackend(_Backend):
                 raise error
             logger.error("exception on %s", request.path, exc_info=error)
             return Response(traceback_page(self, secret, error), status=500, content_type="text/html")
+
+    def run(self, dash_app: Dash, host: str, port: int, debug: bool, **kwargs: Any) -> None:
+        """What `app.run()` does: serve with hypercorn. With hot reload the process starts anew when its code changes."""
+        if is_silent(dash_app):
+            logging.getLogger("quart.app").setLevel(logging.ERROR)
+        reloads = kwargs.get("use_reloader", True) and has_hot_reload(dash_app)
+        if not reloads or threading.current_thread() is not threading.main_thread():
+            super().run(dash_app, host, port, debug, **kwargs)
+            return
+        watch, changed = Watch(kwargs.get("extra_files", ())), []
+
+        async def stop_when_changed() -> None:
+            await watch.wait()
+            changed.append(True)
+            stop_running(self)
+
+        @self.server.before_serving
+        async def begin_to_watch() -> None:
+            self._extension.spawn(stop_when_changed(), name="hot reload")
+
+        super().run(dash_app, host, port, debug, **kwargs)
+        if changed:
+            start_anew()
 
     # ------------------------------------------------------------------------------------------ one websocket
 

@@ -54,7 +54,10 @@ ATTRIBUTES: dict[str, tuple[object, tuple[str, ...]]] = {
     "dash._pages": (importlib.import_module("dash._pages"), ("_path_to_page",)),
     "dash._callback": (_callback, ("_initialize_context", "_prepare_response")),
     "sys": (sys, ("_getframe",)),
-    "backend": (app.backend, ("_get_traceback", "request_adapter", "response_adapter", "error_handling_mode")),
+    "backend": (
+        app.backend,
+        ("_get_traceback", "_ws_shutdown_event", "error_handling_mode", "request_adapter", "response_adapter"),
+    ),
 }  # fmt: skip
 """Object -> its attributes that are touched. The underscored ones are all that `_dash.py` touches."""
 
@@ -74,11 +77,11 @@ CALLED_WITH = {
 
 OVERRIDDEN = {
     "add_redirect_rule", "add_url_rule", "before_request", "create_app", "register_callback_api_routes",
-    "register_prune_error_handler", "serve_callback", "serve_websocket_callback", "setup_backend", "shutdown_executor",
+    "register_prune_error_handler", "run", "serve_callback", "serve_websocket_callback", "setup_backend", "shutdown_executor",
 }  # fmt: skip
 """Methods of the backend that Dash calls, and that do something else here."""
 
-INHERITED = {"add_url_rule", "get_callback_executor", "make_response", "run", "serve_component_suites", "setup_index"}
+INHERITED = {"add_url_rule", "get_callback_executor", "make_response", "serve_component_suites", "setup_index"}
 """Methods of Dash's backend that are used as they are."""
 
 ADAPTED = {

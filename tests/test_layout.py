@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "dash_quart_ws"
 ORDER = (
-    "__init__", "__main__", "publisher", "backend", "extension", "cluster", "callbacks", "sessions", "connections", "browser",
-    "wire", "brokers", "check", "_dash", "_plotly", "_servers", "config", "exceptions",
+    "__init__", "__main__", "publisher", "backend", "reload", "extension", "cluster", "callbacks", "sessions", "connections",
+    "browser", "wire", "brokers", "check", "_dash", "_plotly", "_servers", "config", "exceptions",
 )  # fmt: skip
 """From the top down: a module imports from what stands to its right, and from its own wing.
 

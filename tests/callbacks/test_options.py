@@ -88,7 +88,8 @@ async def told_of(app: Dash) -> tuple[bool, dict[str, Any]]:
     page = await (await client.get("/")).get_data(as_text=True)
     config = json.loads(page.partition('id="_dash-config"')[2].partition(">")[2].partition("</script>")[0])
     listed = await (await client.get("/_dash-dependencies")).get_json()
-    return config["websocket"]["enabled"], {one["output"]: one["websocket"] for one in listed}
+    own = [one for one in listed if not one["persistent"]]  # but for what a lazy renderer opens its websocket for
+    return config["websocket"]["enabled"], {one["output"]: one["websocket"] for one in own}
 
 
 def register(app: Dash, id: str, **told: Any) -> None:
