@@ -230,8 +230,8 @@ class Extension:
                 await self.sessions.load()
             except BrokerError:
                 continue  # it has been said
-            except ConfigurationError:
-                logger.exception("the broker cannot be used")
+            except ConfigurationError as error:  # the server has started: it waits until somebody has put that right
+                self.warn_once(f"the broker cannot be used: {error}")
         security.warning("broker-back worker=%.128r", self.broker.worker.id)
         self._hear()
         self._loading = None

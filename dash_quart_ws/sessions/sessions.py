@@ -100,6 +100,8 @@ class Visit:
     token: Token | None = None
     user: AuthUser | None = None
     session: Session | None = None
+    is_cut_off: bool = False
+    """Whether nobody could tell when the token was read."""
     unproven: Session | None = None
     """In the place of `session`, where nobody can tell whether that has ended: good for nothing but its own end."""
     ending: Ending | None = None
@@ -134,7 +136,6 @@ class Sessions:
         if broker.is_shared and config.idle_timeout is not None:
             self._margin = min(SAVE_EVERY, IDLE_MARGIN * config.idle_timeout)
         self._registry = SessionRegistry(save_every=self._margin or SAVE_EVERY, is_shared=broker.is_shared)
-        self._early_lock = threading.Lock()
         self._early: list[Revocation] = []
         """What was revoked before a shared broker could be loaded."""
         self._started = False
@@ -181,13 +182,23 @@ class Sessions:
         # `revoke` in a thread may meet the first request here: neither goes on before all is loaded.
         with self._starting:
             if not self._started:
+                # The event loop may go on meanwhile, and revoke: it has the old one until all is there.
+                replica = Replica() if self._broker.is_shared else self._replica
                 for revocation in self._broker.load():
-                    self._replica.add(revocation)
-                self._recall()
-                with self._early_lock:
-                    self._started, early, self._early = True, self._early, []
-                for revocation in early:
-                    self._store(revocation)
+                    replica.add(revocation)
+                over = self._recall(replica)
+                if self._broker.is_shared:
+                    self.in_loop(lambda: self._begin(replica, over))
+                else:
+                    self._begin(replica, over)
+
+    def _begin(self, replica: Replica, over: list[SessionRecord]) -> None:
+        self._replica, self._started = replica, True
+        self._record(over)
+        early, self._early = self._early, []
+        for revocation in early:
+            replica.add_unsettled(revocation)
+            self._store(revocation)
 
     async def load(self) -> None:
         """`start`, without holding up the event loop."""
@@ -284,7 +295,7 @@ class Sessions:
         token = visit.token
         if token is None:
             return visit
-        if self.is_cut_off:
+        if visit.is_cut_off:
             users = frozenset({str(token.auth_id)} if extension.singleton else ())
             visit.token, visit.unproven = None, self._session(extension, token, token.auth_id, users)
             return visit
@@ -546,6 +557,7 @@ class Sessions:
         """Whether a well-signed token still counts; remembers it for the request that is arriving."""
         if self._start_here():
             self._broker.observe(token.seen)
+        is_cut_off = self.is_cut_off
         users = (str(token.auth_id),) if extension.singleton else ()
         ending = self._replica.ending_of(token.id, users, token.seen)
         too_old = time.time() > self._until(extension, token.login_at, token.issued)
@@ -556,7 +568,8 @@ class Sessions:
             visit.ending = ending
             visit.over = None if ending is None else token.id
             visit.token = token if ending is None else None
-        return ending is None and not self.is_cut_off
+            visit.is_cut_off = is_cut_off
+        return ending is None and not is_cut_off
 
     def expired(self, extension: QuartAuth) -> None:
         """A token was well signed, and is too old."""
@@ -581,7 +594,12 @@ class Sessions:
         last, timeout = self._active.get(id), self._config.idle_timeout
         if timeout is None or last is None or time.time() <= last[0] + timeout + self._margin:
             return False
-        return not self._broker.is_shared or self.is_proven  # else nobody knows what its user does elsewhere
+        return self._hears_of_activity
+
+    @property
+    def _hears_of_activity(self) -> bool:
+        """Whether what a user does on another worker is known here: else nobody is idle."""
+        return not self._broker.is_shared or self.is_proven
 
     def touch(self, session: Session) -> None:
         """The session's user did something: an HTTP request, or a callback. Not a heartbeat, a stream or a push."""
@@ -625,7 +643,9 @@ class Sessions:
         """Unix time at which a session ends if nothing happens."""
         deadline = self._deadlines.get(session.id, session.expires.timestamp())
         timeout, last = self._config.idle_timeout, self._active.get(session.id)
-        return deadline if timeout is None or last is None else min(deadline, last[0] + timeout + self._margin)
+        if timeout is None or last is None or not self._hears_of_activity:
+            return deadline
+        return min(deadline, last[0] + timeout + self._margin)
 
     def expire(self, session: Session) -> None:
         """A session's time is up: its connections close, and the handshake decides about those that come back."""
@@ -680,13 +700,18 @@ class Sessions:
         for record in records:
             self._broker.record(record)
 
-    def _recall(self) -> None:
-        """What an earlier life knew of sessions, without those that have ended."""
+    def _recall(self, replica: Replica) -> list[SessionRecord]:
+        """What an earlier life, or another worker, knew of sessions; gives the records of those that are over."""
         records = self._broker.records()
         longest = self._config.absolute_timeout
         if longest is not None:  # it may have been a longer one then
             records = [dataclasses.replace(one, expires=min(one.expires, one.since + longest)) for one in records]
-        self._record(self._registry.restore(records, lambda session: self.ending_of(session) is not None))
+
+        def is_over(session: Session) -> bool:
+            ended = replica.ending_of(session.id, session.users, session.seen) is not None
+            return ended or time.time() > session.expires.timestamp()
+
+        return self._registry.restore(records, is_over)
 
     def _forget_known(self, revocation: Revocation) -> list[SessionRecord]:
         match revocation.scope:
@@ -736,11 +761,11 @@ class Sessions:
 
     def _compact(self, revocation: Revocation) -> None:
         compaction = self._replica.compaction(revocation.user) if revocation.user is not None else None
-        if (
-            compaction is not None and self._broker.is_shared
-        ):  # every worker does it by itself, at a position of the past
+        if compaction is None:
+            return
+        if self._broker.is_shared:  # every worker does it for itself: it has a position of the past
             self._end(compaction, self._replica.add)
-        elif compaction is not None:
+        else:
             self._apply(compaction)
 
     def _apply(self, revocation: Revocation, known: Session | None = None) -> PendingReceipt:
@@ -755,11 +780,8 @@ class Sessions:
         return receipt_of(endings, worker=self._broker.worker.id, appended=appended)
 
     def _store(self, revocation: Revocation) -> Appended:
-        with self._early_lock:
-            is_early = not self._started
-            if is_early:
-                self._early.append(revocation)
-        if is_early:
+        if not self._started:
+            self._early.append(revocation)
             away = Appended(concurrent.futures.Future(), concurrent.futures.Future())
             away.stored.set_exception(BrokerError("the broker has not been there yet"))
             away.answers.set_result(Answers({}))
