@@ -329,7 +329,7 @@ def test_every_public_name_is_documented(name: str) -> None:
 
 
 APP_METHODS = sorted(name for name in public(QuartBackend) if not hasattr(QuartDashServer, name))
-NOT_FOR_APPS = {"first_contact", "pages_need_login", "pool", "register_callback_api_routes"}
+NOT_FOR_APPS = {"first_contact", "pages_need_login", "pool", "register_callback_api_routes", "socket_path"}
 """Methods that Dash or the package calls."""
 
 

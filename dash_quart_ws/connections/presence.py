@@ -54,7 +54,7 @@ class KnownConnection:
 def facts_of(connection: Connection) -> Json:
     """What other workers, and operators, are told of a connection. Times are Unix times."""
     session = connection.session
-    facts: dict[str, Json] = {
+    facts: dict[str, Any] = {
         "user": connection.user,
         "session": None if session is None else session.id,
         "remote": connection.remote,

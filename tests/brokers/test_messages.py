@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dash_quart_ws.brokers.base import Target, TargetKind
-from dash_quart_ws.brokers.messages import Close, Closed, Push
+from dash_quart_ws.brokers.messages import Close, Closed, Push, RightsChanged, Subscription
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +35,21 @@ def test_what_was_closed_arrives_as_it_was_answered(connections: int, slowest_ms
     assert Closed.of_json(json.loads(json.dumps(closed.json()))) == closed
 
 
+@given(st.builds(Subscription, st.text(), st.booleans()))
+def test_a_subscription_arrives_as_it_was_sent_and_is_no_push(subscription: Subscription) -> None:
+    assert Subscription.of_text(subscription.text()) == subscription
+    with pytest.raises(KeyError):
+        Push.of_text(subscription.text())
+
+
+@given(st.text())
+def test_a_change_of_rights_arrives_as_it_was_asked_for_and_is_no_close(user: str) -> None:
+    question = json.loads(json.dumps(RightsChanged(user).json()))
+    assert RightsChanged.of_json(question) == RightsChanged(user)
+    with pytest.raises(KeyError):
+        Close.of_json(question)
+
+
 @pytest.mark.parametrize(
     ("read", "what"),
     [
@@ -46,6 +61,8 @@ def test_what_was_closed_arrives_as_it_was_answered(connections: int, slowest_ms
         (Close.of_json, {"close": ["everyone", ""], "code": 4500, "reason": "", "path": None}),
         (Close.of_json, {"close": ["all"], "code": 4500, "reason": "", "path": None}),
         (Close.of_json, {"close": ["all", ""], "reason": "", "path": None}),
+        (Subscription.of_text, '{"topic": "news"}'),
+        (RightsChanged.of_json, {"user": "alice"}),
         (Closed.of_json, "1"),
         (Closed.of_json, {"connections": 1}),
     ],

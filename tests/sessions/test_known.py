@@ -734,3 +734,65 @@ def test_many_threads_may_see_forget_and_list_at_a_time() -> None:
         thread.join()
     assert errors == []
     assert {one.id for one in registry.known(None)} == set(registry._entries)
+
+
+# -------------------------------------------------------------------------------------------------- other workers
+
+
+def heard(
+    id: str = "a", last_seen: float = 50.0, expires: float = 1000.0, active: float = 0.0, **of: Any
+) -> SessionRecord:
+    """What another worker has recorded."""
+    user = of.get("user", "alice")
+    return SessionRecord(id, user, 0.0, expires, last_seen, "9.9.9.9", "elsewhere", (user,), 0, active)
+
+
+def test_a_session_that_was_seen_elsewhere_is_known_here_and_is_not_recorded_again() -> None:
+    registry = SessionRegistry(is_shared=True)
+    session_there, is_active = registry.learn(heard(active=50.0))
+    assert (session_there.id, is_active) == ("a", True)
+    (one,) = registry.known("alice")
+    assert (one.remote, one.user_agent, one.last_seen.timestamp()) == ("9.9.9.9", "elsewhere", 50.0)
+    assert registry.unsaved() == []
+    assert registry.see(session("a", expires=1000), 60.0, None) == []
+
+
+def test_of_what_two_workers_say_of_a_session_the_later_stands() -> None:
+    registry = SessionRegistry(is_shared=True)
+    registry.see(session("a", expires=1000), 100.0, ("1.2.3.4", FIREFOX), active=True)
+    known_here, is_active = registry.learn(heard(last_seen=50.0, expires=2000.0, active=40.0))
+    assert not is_active
+    assert known_here.expires.timestamp() == 2000.0
+    (one,) = registry.known("alice")
+    assert (one.remote, one.last_seen.timestamp()) == ("1.2.3.4", 100.0)
+    assert registry.learn(heard(last_seen=150.0, active=150.0))[1]
+    (one,) = registry.known("alice")
+    assert (one.remote, one.last_seen.timestamp(), one.expires.timestamp()) == ("9.9.9.9", 150.0, 2000.0)
+
+
+def test_a_renewal_is_told_before_others_take_the_session_for_expired_and_no_more_often_than_that() -> None:
+    registry = SessionRegistry(is_shared=True)
+    assert len(registry.see(session("a", expires=200), 0.0, None)) == 1
+    told = []
+    for now in range(1, 150):  # renewed with each request
+        told += [(now, one.expires) for one in registry.see(session("a", expires=200 + now), float(now), None)]
+    assert [expires for _, expires in told if expires - 200 > SAVE_EVERY]
+    known_elsewhere = 200.0
+    for now, expires in told:
+        assert now < known_elsewhere - 1
+        known_elsewhere = expires
+    assert len(told) <= 4  # a minute apart: the expiry that others know is far away
+    short = SessionRegistry(is_shared=True)
+    short.see(session("b", expires=10), 0.0, None)
+    assert [one.expires for one in short.see(session("b", expires=15), 5.0, None)] == [15.0]
+    assert [one.expires for one in short.see(session("b", expires=18), 8.0, None)] == [18.0]
+    assert short.see(session("b", expires=18.5), 8.5, None) == []
+
+
+def test_activity_is_recorded_as_such_and_an_arriving_websocket_is_not() -> None:
+    registry = SessionRegistry(save_every=2.0, is_shared=True)
+    (first,) = registry.see(session("a"), 10.0, None, active=True)
+    (second,) = registry.see(session("a"), 13.0, None)
+    (third,) = registry.see(session("a"), 16.0, None, active=True)
+    assert [one.active for one in (first, second, third)] == [10.0, 10.0, 16.0]
+    assert [one.last_seen for one in (first, second, third)] == [10.0, 13.0, 16.0]

@@ -163,3 +163,24 @@ def test_a_list_of_secrets_signs_with_the_last_and_reads_with_any() -> None:
     assert serializer(records, ["the old secret", "the new secret"]).loads(token) == "alice"
     with pytest.raises(BadSignature):
         serializer(records, ["the new secret"]).loads(token)
+
+
+@pytest.mark.parametrize(("ahead", "counts"), [(1, True), (60, True), (300, True), (302, False)])
+def test_a_token_of_a_host_whose_clock_is_a_little_ahead_counts(
+    monkeypatch: pytest.MonkeyPatch, ahead: int, counts: bool
+) -> None:
+    clock = Clock(time.time()).install(monkeypatch)
+    records = Records()
+    signs = serializer(records)
+    clock.advance(ahead)
+    token = signs.dumps("alice")
+    clock.advance(-ahead)
+    if counts:
+        assert signs.loads(token, max_age=100) == "alice"
+    else:
+        with pytest.raises(SignatureExpired):
+            signs.loads(token, max_age=100)
+    assert records.too_old == (not counts)
+    clock.advance(ahead + 101)
+    with pytest.raises(SignatureExpired):
+        signs.loads(token, max_age=100)
