@@ -41,6 +41,11 @@ ECHO = {
 }
 
 
+def broker_for_each() -> str:
+    """The `broker` option of a site that gives none. `tests.cluster` replaces it."""
+    return "memory:"
+
+
 class Site:
     """One Quart app with one Dash app. `async with` it: that starts and stops it as a server would."""
 
@@ -55,7 +60,7 @@ class Site:
         login_route: str | None = "/login",
         **options: Any,
     ) -> None:
-        options = {"broker": "memory:", "close_timeout": 0.2, "cancel_timeout": 0.5, **options}
+        options = {"broker": broker_for_each(), "close_timeout": 0.2, "cancel_timeout": 0.5, **options}
         self.app = Dash(
             "site",
             backend=QuartBackend(**options),

@@ -1,0 +1,275 @@
+"""Two workers of one app in this process, on a real Redis: what is hard to see from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import quart_auth
+from quart_auth import AuthUser
+
+from dash_quart_ws import QuartBackend, Receipt
+from dash_quart_ws.brokers.base import Target, TargetKind
+from dash_quart_ws.brokers.messages import Close, Push
+from dash_quart_ws.brokers.redis import RedisBroker
+from dash_quart_ws.sessions import revocations
+
+from ..sessions.site import Site, ending, is_open, until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from ..brokers.redis_server import RedisServer
+
+ALICE = Target(TargetKind.USER, "alice")
+
+
+@pytest.fixture
+def url(redis: RedisServer) -> str:
+    redis.flush()
+    return redis.url
+
+
+@contextlib.asynccontextmanager
+async def two(url: str, **options: Any) -> AsyncIterator[tuple[Site, Site]]:
+    async with Site(broker=url, **options) as a, Site(broker=url, **options) as b:
+        yield a, b
+
+
+async def soon(condition: Any) -> None:
+    """Let the event loop run until something is so, also where that takes an await to see."""
+    async with asyncio.timeout(10):
+        while not await condition():
+            await asyncio.sleep(0.01)
+
+
+@contextlib.asynccontextmanager
+async def outsider(url: str, **options: Any) -> AsyncIterator[RedisBroker]:
+    """Somebody who may write to the store."""
+    broker = RedisBroker(url, serves=False, **options)
+    await asyncio.to_thread(broker.load)
+    try:
+        yield broker
+    finally:
+        await asyncio.to_thread(broker.close)
+
+
+# ------------------------------------------------------------------------------------------------------ revocations
+
+
+async def test_a_view_may_sign_a_user_out_everywhere_and_in_again_while_other_workers_revoke_too(url: str) -> None:
+    async with two(url) as (a, b):
+
+        @a.server.get("/new-password")
+        async def new_password() -> dict[str, Any]:
+            for number in range(20):  # so that the position which is given here is not the one that it gets
+                b.backend.revoke(session=f"somebody else's {number}")
+            receipt = await a.backend.revoke(user="alice")
+            quart_auth.login_user(AuthUser("alice"))
+            return {"closed": receipt.closed}
+
+        before, elsewhere = await a.login("alice"), await b.login("alice")
+        after = (await a.get("/new-password", before)).cookie
+        assert after
+        for site in (a, b):
+            assert (await site.me(after))[0] == "alice"
+            assert await site.is_nobody(before)
+            assert await site.is_nobody(elsewhere)
+
+
+async def test_a_reason_is_told_to_the_clients_of_every_worker_and_to_one_hook(url: str) -> None:
+    async with two(url) as (a, b):
+        cookie = await a.login("alice")
+        async with b.websocket(cookie) as socket:
+            assert await is_open(socket)
+            (connection,) = b.backend.connections()
+            receipt = await a.backend.revoke(user="alice", reason="banned: ü")
+            assert isinstance(receipt, Receipt)
+            assert (receipt.closed, receipt.confirmed, receipt.missing) == (1, 2, ())
+            assert await ending(socket) == 4503
+            assert connection.close_reason == "banned: ü"
+        await until(lambda: a.ended or b.ended)
+        assert [reason for _, reason in (*a.ended, *b.ended)] == ["banned: ü"]
+
+
+async def test_a_revocation_in_a_hook_or_a_thread_is_one_everywhere(url: str) -> None:
+    async with two(url) as (a, b):
+        cookie = await b.login("alice")
+        receipt = await asyncio.to_thread(lambda: a.backend.revoke(user="alice").result(10))
+        assert (receipt.confirmed, receipt.missing) == (2, ())
+        assert await b.is_nobody(cookie)
+
+
+async def test_a_user_with_a_great_many_ended_sessions_loses_none_that_began_after_them(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(revocations, "SINGLES_PER_USER", 20)
+    async with two(url) as (a, b):
+        ended = [await a.login("alice") for _ in range(25)]
+        kept = await b.login("alice")
+        for cookie in ended:
+            await a.get("/logout", cookie)
+        for site in (a, b):
+            for cookie in ended:
+                assert await site.is_nobody(cookie)
+            assert (await site.me(kept))[0] in (
+                "alice",
+                None,
+            )  # one that was begun before many of them may go with them
+            assert (await site.me(await site.login("alice")))[0] == "alice"
+        assert max(len(site.server.extensions["dash_quart_ws"].sessions.known_revocations()) for site in (a, b)) < 25
+
+
+async def test_a_close_counts_what_it_has_closed_on_every_worker_and_leaves_the_sessions(url: str) -> None:
+    async with two(url) as (a, b):
+        cookie = await a.login("alice")
+        async with a.websocket(cookie) as here, b.websocket(cookie) as there:
+            assert await is_open(here)
+            assert await is_open(there)
+            receipt = await b.backend.close(user="alice", reconnect=True)
+            assert (receipt.closed, receipt.confirmed, receipt.missing) == (2, 2, ())
+            assert await ending(here) == await ending(there) == 4100
+        assert not await b.is_nobody(cookie)
+
+
+async def test_known_connections_are_targets_on_any_worker(url: str) -> None:
+    async with two(url) as (a, b):
+        cookie = await a.login("alice")
+        async with b.websocket(cookie) as socket:
+            assert await is_open(socket)
+            found: list[Any] = []
+
+            async def listed() -> bool:
+                found[:] = await a.backend.all_connections(user="alice")
+                return bool(found)
+
+            await soon(listed)
+            (known,) = found
+            (own,) = b.backend.connections()
+            assert (known.id, known.user, known.session) == (own.id, "alice", own.session)
+            assert await a.backend.all_connections(session=known.session) == (known,)
+            assert await a.backend.all_connections(user="bob") == ()
+            await a.backend.close(connection=known)
+            assert await ending(socket) == 4500
+
+
+# ----------------------------------------------------------------------------------- what others write to the store
+
+
+BAD_PUSHES = [
+    "no JSON",
+    "[]",
+    json.dumps({"payload": "no JSON", "sets": None, "path": None}),
+    json.dumps({"payload": '{"componentId": "a", "props": {}}, {"type": "session"', "sets": None, "path": None}),
+    json.dumps({"payload": '["a"]', "sets": None, "path": None}),
+    json.dumps({"payload": '{"componentId": 1, "props": {}}', "sets": None, "path": None}),
+    json.dumps({"payload": '{"componentId": "a"}', "sets": None, "path": None}),
+]
+
+
+async def test_words_that_are_no_push_spoil_no_frame_and_the_next_push_arrives(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        Site(broker=url) as site,
+        outsider(url) as stranger,
+        site.websocket(await site.login("alice")) as socket,
+    ):
+        assert await is_open(socket)
+        await soon(_hears(site, ALICE))
+        for bad in BAD_PUSHES:
+            stranger.publish(ALICE, bad)
+        stranger.publish(Target(TargetKind.SESSION, site.backend.connections()[0].session.id), '{"topic": 1')  # type: ignore[union-attr]
+        good = Push('{"componentId": "a", "props": {"title": "good"}}', ("a", "title"))
+        stranger.publish(ALICE, good.text())
+        async with asyncio.timeout(10):
+            message = json.loads(await socket.receive())
+        assert message["payload"] == {"componentId": "a", "props": {"title": "good"}}
+    said = [record for record in caplog.records if record.name == "dash_quart_ws.cluster"]
+    assert len(said) == 1  # one line a minute, whoever floods
+
+
+def _hears(site: Site, target: Target) -> Any:
+    """Whether what is pushed to a target arrives at a site."""
+    broker = site.server.extensions["dash_quart_ws"].broker
+
+    async def hears() -> bool:
+        again = broker.subscribe(target)
+        try:
+            await asyncio.wrap_future(again)
+        finally:
+            broker.unsubscribe(target)
+        return True
+
+    return hears
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        None,
+        7,
+        [],
+        {"close": ["all", ""], "code": 4500},
+        Close(Target(TargetKind.ALL), 1006, "no code to send").json(),
+        {"rights": "alice"},
+    ],
+)
+async def test_a_question_that_nobody_here_asks_is_answered_with_nothing_and_closes_nothing(
+    url: str, question: Any
+) -> None:
+    async with Site(broker=url) as site, outsider(url) as stranger, site.websocket(await site.login("alice")) as socket:
+        assert await is_open(socket)
+        answers = await asyncio.wrap_future(stranger.request(question))
+        assert list(answers.given.values()) == [None]
+        assert await is_open(socket)
+
+
+async def test_a_path_spares_the_connections_of_other_apps(url: str) -> None:
+    async with Site(broker=url) as site, outsider(url) as stranger, site.websocket(await site.login("alice")) as socket:
+        assert await is_open(socket)
+        elsewhere = Close(ALICE, 4500, "another app's", path="/other/_dash-ws-callback")
+        answers = await asyncio.wrap_future(stranger.request(elsewhere.json()))
+        assert [answer["connections"] for answer in answers.given.values()] == [0]
+        assert await is_open(socket)
+        everywhere = dataclasses.replace(elsewhere, path=None)
+        answers = await asyncio.wrap_future(stranger.request(everywhere.json()))
+        assert [answer["connections"] for answer in answers.given.values()] == [1]
+        assert await ending(socket) == 4500
+
+
+async def test_with_a_key_nobody_without_it_pushes_or_closes_anything(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL, "dash_quart_ws.broker")
+    async with two(url, broker_key="only the workers know it") as (a, b):
+        cookie = await a.login("alice")
+        async with b.websocket(cookie) as socket:
+            assert await is_open(socket)
+            await soon(_hears(b, ALICE))
+            forged = RedisBroker(url, serves=True, lease=1.0)  # as somebody who has found the way to the store
+            with contextlib.suppress(Exception):
+                await asyncio.to_thread(forged.load)
+            forged.publish(ALICE, Push('{"componentId": "a", "props": {"title": "forged"}}').text())
+            forged.request(Close(ALICE, 4500, "forged").json())
+            await asyncio.to_thread(forged.close)
+            await a.backend.set_props("a", {"title": "good"}, user="alice")
+            async with asyncio.timeout(10):
+                assert json.loads(await socket.receive())["payload"]["props"] == {"title": "good"}
+            assert await is_open(socket)
+
+
+def test_two_dash_apps_on_one_server_agree_on_the_broker(url: str) -> None:
+    from dash import Dash
+
+    from dash_quart_ws import ConfigurationError
+
+    first = Dash("first", backend=QuartBackend(broker=url, lease=2.0), assets_folder="no-assets")
+    second = QuartBackend(server=first.server, broker=url, lease=3.0)
+    with pytest.raises(ConfigurationError, match="lease="):
+        Dash("second", backend=second, routes_pathname_prefix="/second/", assets_folder="no-assets")
