@@ -5,8 +5,8 @@ import { minify } from "terser";
 
 /** Properties that nobody outside the bundle reads or writes: no wire message, no page, no browser interface has them. */
 const OWN = [
-  "answer", "ask", "attached", "cached", "died", "fresh", "hear", "inactivity", "isEndless", "lost", "misses", "probe",
-  "receive", "renderer", "reply", "rouse", "sent", "since", "tell", "unsent", "up", "wake", "way", "welcome", "why",
+  "answer", "ask", "attached", "cached", "died", "fresh", "hear", "inactivity", "isEndless", "lost", "misses", "moved", "probe",
+  "receive", "renderer", "reply", "restart", "rouse", "sent", "settled", "since", "tell", "unsent", "up", "wake", "way", "welcome", "why",
 ]; // prettier-ignore
 
 const [outdir] = process.argv.slice(2);
@@ -16,19 +16,26 @@ const interfaces = await Promise.all(
 for (const name of OWN) {
   if (new RegExp(`^ +(readonly )?${name}[?(<:]`, "m").test(interfaces.join())) throw new Error(`${name} is the browser's`);
 }
-const { outputFiles } = await build({
-  entryPoints: { bridge: "assets/src/main.ts" },
-  bundle: true,
-  charset: "utf8",
-  format: "iife",
-  legalComments: "none",
-  mangleProps: new RegExp(`^(${OWN.join("|")})$`),
-  minify: true,
-  outdir,
-  target: "es2022",
-  write: false,
-});
-for (const { path, text } of outputFiles) {
-  const { code } = await minify(text, { ecma: 2020, module: true, compress: { passes: 3 } });
-  await writeFile(path, code);
+/** The bridge's script, and that of pages with Dash's own worker. */
+for (const [name, entry, isBridge] of [
+  ["bridge", "main", true],
+  ["plain", "plain", false],
+]) {
+  const { outputFiles } = await build({
+    entryPoints: { [name]: `assets/src/${entry}.ts` },
+    bundle: true,
+    charset: "utf8",
+    define: { BRIDGE: `${isBridge}` },
+    format: "iife",
+    legalComments: "none",
+    mangleProps: new RegExp(`^(${OWN.join("|")})$`),
+    minify: true,
+    outdir,
+    target: "es2022",
+    write: false,
+  });
+  for (const { path, text } of outputFiles) {
+    const { code } = await minify(text, { ecma: 2020, module: true, compress: { passes: 3, pure_getters: true } });
+    await writeFile(path, code);
+  }
 }

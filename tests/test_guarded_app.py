@@ -38,6 +38,7 @@ OPEN = {
     "/_dash-layout": "there are public pages to show in it",
     "/_dash-dependencies": "there are public pages; it is cut down to what they need",
     "/_dash-quart-ws/<file>": "this package's own browser code",
+    "/_dash-quart-ws/effects": "what a callback did to its browser, for who knows its name",
     "/_dash-quart-ws/session": "whether a page is still current",
     "/_favicon.ico": "an icon",
     "/_reload-hash": "changes with the code",

@@ -8,9 +8,9 @@ export const AGAIN = 500;
 /** What a page hears: what the bridge says, and that the bridge has died without a word. */
 export type Heard = FromBridge | { t: "died" };
 
-/** A name that nobody else has. (`crypto.randomUUID` is not there on plain http.) */
+/** A name that no other page or bridge of the site has; it is no secret. */
 export function unique(what: string): string {
-  return `dash-quart-ws ${what} ${crypto.getRandomValues(new Uint32Array(4)).join("-")}`;
+  return `dash-quart-ws ${what} ${Math.random()}`;
 }
 
 /** A page's way to the bridge: to the one in the SharedWorker, or, where that does not start, to one in the page. */

@@ -1,6 +1,6 @@
 /** Without specificity: any rule of the app's own counts for more. The system's colours follow the reader's choice. */
 const STYLE =
-  ":where(.dash-ws-status,.dash-ws-alert){position:fixed;right:0;z-index:99999;padding:.5em 1em;outline:1px solid;" +
+  ":where([class^=dash-ws]){position:fixed;right:0;z-index:99999;padding:.5em 1em;outline:1px solid;" +
   "color-scheme:light dark;color:CanvasText;background:Canvas}:where(.dash-ws-status){bottom:0}:where(.dash-ws-alert){left:0;top:0}";
 
 let sheet: CSSStyleSheet | undefined;

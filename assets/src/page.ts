@@ -8,18 +8,21 @@ import { answered, cameBack, underWay } from "./leave";
 import { read } from "./settings";
 import { bridge } from "./tab";
 
+/** Given by the build, which makes a script for each: then neither has in it what only the other one needs. */
+declare const BRIDGE: boolean;
+
 export function page(): void {
   const settings = read();
   if (!settings) return;
-  const { prefix, login, page, session } = settings;
+  const { prefix, login } = settings;
   const { fetch } = window;
 
   const isCurrent = async (): Promise<boolean> => {
     try {
-      const url = `${prefix}_dash-quart-ws/session?endId=${encodeURIComponent(page)}`;
+      const url = `${prefix}_dash-quart-ws/session?endId=${encodeURIComponent(settings.page)}`;
       const { status } = await fetch(url, { cache: "no-store" });
       // A page that was made for nobody has lost nothing while its visitor is still nobody.
-      if (!session && status === 401) return true;
+      if (!settings.session && status === 401) return true;
       answered(status, login);
       return status === 204;
     } catch {
@@ -30,8 +33,8 @@ export function page(): void {
 
   watchFetch(prefix, (status) => answered(status, login));
   const script = document.currentScript as HTMLScriptElement | null;
-  if (settings.bridge) bridge(settings, script?.src ?? "", isCurrent);
-  else watchWorker(page, isCurrent, () => answered(409, login));
+  if (typeof BRIDGE === "undefined" ? settings.bridge : BRIDGE) bridge(settings, script?.src ?? "", isCurrent);
+  else watchWorker(settings.page, isCurrent, () => answered(409, login));
   for (const type of ["beforeunload", "pagehide", "submit"]) addEventListener(type, underWay, true);
   addEventListener("pageshow", ({ persisted }) => {
     if (persisted) {

@@ -13,10 +13,8 @@ export interface FromRenderer extends Message {
  * as if this were not here.
  */
 export function replaceWorker(make: (original: () => SharedWorker) => unknown): void {
-  const missing = function (): void {
-    throw new TypeError();
-  } as unknown as typeof SharedWorker;
-  window.SharedWorker = new Proxy(window.SharedWorker ?? missing, {
+  // Who makes a `Symbol` with `new` gets a TypeError, too.
+  window.SharedWorker = new Proxy(window.SharedWorker ?? Symbol, {
     construct(target, args, newTarget) {
       const original = (): SharedWorker => Reflect.construct(target, args, newTarget);
       return (args[1]?.name ?? args[1]) === NAME ? (make(original) as object) : original();

@@ -10,6 +10,9 @@ export const FALLBACK = 3_000;
 /** Milliseconds between looks at what waits. */
 export const LOOK = 1_000;
 
+/** Where the browser's cookies become what a callback has made of them. */
+export const EFFECTS = "_dash-quart-ws/effects";
+
 const TOO_LARGE = "Too large for the websocket.";
 
 /** How the page's requests leave it, and how their answers get back. */
@@ -20,8 +23,10 @@ export interface Ways {
   rouse(): void;
   /** Whether the server answers over HTTP, and takes this page for current. */
   probe(): Promise<boolean>;
-  /** Post a callback over HTTP: the payload of its response. Rejects when there is no response. */
-  post(payload: unknown): Promise<Answer>;
+  /** Post a callback over HTTP, or something else to another route: the payload of its response. Rejects when there is none. */
+  post(payload: unknown, route?: string): Promise<Answer>;
+  /** A callback has moved the page to another session. */
+  moved(to: Place): void;
   /** Give the renderer a message. */
   tell(message: Message): void;
 }
@@ -31,6 +36,14 @@ export interface Answer {
   readonly status: "ok" | "prevent_update" | "error";
   readonly data?: unknown;
   readonly message?: string;
+  /** Under this name the server has what the callback did to the browser's cookies; empty once that is done. */
+  effects?: string;
+}
+
+/** The page's token in another session, and that session's public id; null for nobody. */
+export interface Place {
+  readonly page: string;
+  readonly session: string | null;
 }
 
 interface Request {
@@ -40,8 +53,11 @@ interface Request {
   readonly since: number;
   /** A callback without inputs and outputs: Dash's persistent ones, which end with the page. */
   readonly isEndless: boolean;
-  /** `waiting` was never sent; `lost` was, and is endless: it has to be started again. */
-  way: "waiting" | "sent" | "http" | "lost";
+  /**
+   * `waiting` was never sent; `lost` was, and is endless: it has to be started again; the answer to one that is `held` is here,
+   * and not shown before the browser has the callback's cookies.
+   */
+  way: "waiting" | "sent" | "http" | "lost" | "held";
 }
 
 /**
@@ -95,12 +111,9 @@ export class Requests {
     this.#isHttp = this.#isStopped = false;
     const lost = this.#in("lost");
     if (lost[0] && lost.length === this.#open.size) {
-      // Dash's own way to start them again, from the state of now. It settles whatever is open as "no update": ...
-      this.#open.clear();
-      this.#ways.tell({ type: "disconnected" });
-      this.#ways.tell({ type: "connected" });
+      this.restart(); // from the state of now
     }
-    // ... so while there is anything else, they are sent again as they were.
+    // While there is anything else, they are sent again as they were.
     for (const request of lost) request.way = "waiting";
     this.#routeAll();
   }
@@ -147,13 +160,23 @@ export class Requests {
   /** The answer to a request, if anybody still waits for it. */
   answer(id: string, payload: Answer): void {
     const request = this.#open.get(id);
-    if (this.#open.delete(id)) this.#ways.tell({ ...request!.message, type: "callback_response", payload });
+    if (!request) return;
+    if (payload.effects) return this.#overHttp(request, payload);
+    this.#open.delete(id);
+    this.#ways.tell({ ...request.message, type: "callback_response", payload });
+  }
+
+  /** What was asked is nobody's any more. Dash settles it as "no update", and starts its endless ones again. */
+  restart(): void {
+    this.#open.clear();
+    this.#ways.tell({ type: "disconnected" });
+    this.#ways.tell({ type: "connected" });
   }
 
   /** The page is over, says so, and leaves: what it has asked is dropped, and what it asks now is answered with this. */
   end(why: string): void {
     this.#ended = why;
-    for (const id of this.#open.keys()) this.answer(id, { status: "prevent_update" });
+    for (const { id, way } of this.#open.values()) if (way !== "held") this.answer(id, { status: "prevent_update" });
   }
 
   // ---------------------------------------------------------------------------------------------- one request
@@ -186,10 +209,16 @@ export class Requests {
     this.#looks ??= setInterval(() => this.#look(), LOOK);
   }
 
-  #overHttp(request: Request): void {
-    request.way = "http";
-    this.#ways.post(request.message.payload).then(
-      (answer) => this.answer(request.id, answer),
+  /** Post a callback; or the name of what it did, and then give the answer that is held. */
+  #overHttp(request: Request, held?: Answer): void {
+    request.way = held ? "held" : "http";
+    this.#ways.post(held ? { id: held.effects } : request.message.payload, held && EFFECTS).then(
+      (answer) => {
+        if (!held || answer.status === "error") return this.answer(request.id, answer);
+        held.effects = "";
+        this.answer(request.id, held);
+        if (answer.data && !this.#ended) this.#ways.moved(answer.data as Place);
+      },
       () => {
         this.#isHttp = this.#isStopped;
         this.#refuse(request);
@@ -223,5 +252,5 @@ export class Requests {
 
 /** Whether a text has at most so many bytes in UTF-8. */
 function isWithin(text: string, bytes: number): boolean {
-  return new TextEncoder().encode(text).length <= bytes;
+  return new Blob([text]).size <= bytes;
 }

@@ -5,9 +5,9 @@ export interface Settings {
   /** The login page; null when there is none. */
   readonly login: URL | null;
   /** The page token: names the session that the page was made for. No credential. */
-  readonly page: string;
-  /** Public id of that session; null when the page was made for nobody. */
-  readonly session: string | null;
+  page: string;
+  /** Public id of that session; null when the page was made for nobody. Both change when a callback logs somebody in. */
+  session: string | null;
   /** Whether the socket is ours; else it is that of Dash's own worker. */
   readonly bridge: boolean;
   /** Whether the page shows how its connection is. */

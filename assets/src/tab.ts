@@ -1,8 +1,8 @@
 import type { Why } from "./bridge";
-import { answered } from "./leave";
+import { answered, underWay } from "./leave";
 import { type Heard, Link } from "./link";
 import { type FromRenderer, Port, replaceWorker } from "./renderer";
-import { type Answer, Requests } from "./requests";
+import { type Answer, EFFECTS, type Place, Requests } from "./requests";
 import type { Settings } from "./settings";
 import * as status from "./status";
 import type { Message } from "./wire";
@@ -40,6 +40,8 @@ class Tab {
   readonly #link: Link;
   readonly #tell: (message: Message) => void;
   #state: status.State = "connecting";
+  /** Open the link, as Dash's renderer wants it; `fresh`: the page is new to its session. */
+  #open: ((fresh: boolean) => void) | undefined;
 
   constructor(
     settings: Settings,
@@ -54,7 +56,8 @@ class Tab {
       send: (text, id, isEndless) => this.#link.post({ t: "send", id, text, isEndless }),
       rouse: () => this.#link.post({ t: "rouse" }),
       probe: isCurrent,
-      post: (payload) => post(settings, payload),
+      post: (payload, route) => post(settings, payload, route),
+      moved: (to) => this.#moved(to),
       tell,
     });
   }
@@ -67,8 +70,8 @@ class Tab {
   }
 
   #connect({ rendererId, payload }: FromRenderer): void {
-    const { page, session } = this.#settings;
-    const open = (fresh: boolean): void => {
+    this.#open = (fresh) => {
+      const { page, session } = this.#settings;
       this.#become("connecting");
       this.#link.open(fresh, () => ({
         renderer: rendererId!,
@@ -88,13 +91,22 @@ class Tab {
     addEventListener("pageshow", ({ persisted }) => {
       if (!persisted) return;
       this.#receive({ t: "died" });
-      open(false);
+      this.#open!(false);
     });
     // While the page is only being prepared no worker starts: it would seem to be late.
-    if (document.prerendering) document.addEventListener("prerenderingchange", () => open(true));
-    else open(true);
+    if (document.prerendering) document.addEventListener("prerenderingchange", () => this.#open!(true));
+    else this.#open(true);
     // Socket or not: what is asked meanwhile waits here, where that has a bound.
     this.#tell({ type: "connected" });
+  }
+
+  /** The page goes on in the session that its callback has begun: what it has asked before is nobody's. */
+  #moved(to: Place): void {
+    Object.assign(this.#settings, to);
+    this.#link.close(false);
+    this.#receive({ t: "down", why: { code: 4102, reason: "another login" }, lost: [] });
+    this.#requests.restart();
+    this.#open!(true);
   }
 
   /** Say whether somebody sees this page; `wake`: now is a good time for a connection. */
@@ -147,6 +159,7 @@ class Tab {
 
   #deliver(message: Message): void {
     const { type, requestId, payload } = message;
+    if (payload?.effects) underWay(); // a logout ends the page, and its answer may lead it elsewhere
     if (type === "callback_response") this.#requests.answer(requestId!, payload);
     // An error that names a request is all the answer that this gets.
     else if (type === "error") this.#requests.answer(requestId!, { status: "error", ...payload });
@@ -165,14 +178,16 @@ class Tab {
   }
 }
 
-/** Post a callback as Dash's renderer does. Rejects when there is no response. */
-async function post({ prefix, page }: Settings, payload: unknown): Promise<Answer> {
+/** Post a callback, or something else, as Dash's renderer does. Rejects when there is no response. */
+async function post({ prefix, page }: Settings, payload: unknown, route = "_dash-update-component"): Promise<Answer> {
   const { csrf_token_name, csrf_header_name } = JSON.parse(document.getElementById("_dash-config")!.textContent!);
   const token = document.cookie.split("; ").find((cookie) => cookie.startsWith(`${csrf_token_name}=`));
   const headers: Record<string, string> = { Accept: "application/json", "Content-Type": "application/json" };
   if (token) headers[csrf_header_name] = unescape(token.slice(csrf_token_name.length + 1));
-  const url = `${prefix}_dash-update-component?endId=${encodeURIComponent(page)}`;
-  const response = await fetch(url, { method: "POST", headers, body: JSON.stringify(payload) });
+  const url = `${prefix}${route}?endId=${encodeURIComponent(page)}`;
+  // The browser keeps what comes of a login or logout also when the page is left meanwhile.
+  const keepalive = route === EFFECTS;
+  const response = await fetch(url, { method: "POST", headers, body: JSON.stringify(payload), keepalive });
   if (response.status === 204) return { status: "prevent_update" };
   if (response.ok) return { status: "ok", data: await response.json() };
   const said = await response.json().catch(() => null);

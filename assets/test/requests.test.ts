@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { AGE, type Answer, BYTES, FALLBACK, LOOK, Requests, WAITING } from "../src/requests";
+import { AGE, type Answer, BYTES, EFFECTS, FALLBACK, LOOK, type Place, Requests, WAITING } from "../src/requests";
 import type { Message } from "../src/wire";
 import { Dice, FakeClock } from "./fakes";
 
@@ -25,6 +25,8 @@ class Ways {
   readonly texts: string[] = [];
   readonly probes: Array<Asked<boolean>> = [];
   readonly posts: Array<Asked<Answer>> = [];
+  readonly routes: Array<string | undefined> = [];
+  readonly places: Place[] = [];
   readonly told: Message[] = [];
   roused = 0;
   onSend: (id: string) => void = () => {};
@@ -47,9 +49,14 @@ class Ways {
     return this.probes.at(-1)!.promise;
   }
 
-  post(payload: unknown): Promise<Answer> {
+  post(payload: unknown, route?: string): Promise<Answer> {
+    this.routes.push(route);
     this.posts.push(new Asked(payload));
     return this.posts.at(-1)!.promise;
+  }
+
+  moved(to: Place): void {
+    this.places.push(to);
   }
 
   tell(message: Message): void {
@@ -90,6 +97,91 @@ const endless = (requestId: string): Message => ({
 
 const lost = { status: "error", message: "The connection was lost before the answer came." };
 const ok: Answer = { status: "ok", data: { multi: true, response: {} } };
+
+describe("an answer with effects", () => {
+  const place: Place = { page: "token", session: "s2" };
+  const types = (): string[] => ways.told.map(({ type }) => type);
+
+  beforeEach(() => {
+    requests.up(MAX);
+    requests.ask(request("1"));
+    requests.answer("1", { ...ok, effects: "5ec1" });
+  });
+
+  test("is not shown before the browser has them", async () => {
+    expect(ways.told).toEqual([]);
+    expect([ways.posts[0]!.payload, ways.routes]).toEqual([{ id: "5ec1" }, [EFFECTS]]);
+    ways.posts[0]!.resolve({ status: "prevent_update" });
+    await clock.settle();
+    expect(ways.answers("1")).toEqual([{ ...ok, effects: "" }]);
+    expect(ways.places).toEqual([]);
+  });
+
+  test.each(["prevent_update", "error"] as const)("may be one without a result (%s)", async (status) => {
+    requests.ask(request("2"));
+    requests.answer("2", { status, effects: "5ec2" });
+    ways.posts[1]!.resolve({ status: "prevent_update" });
+    await clock.settle();
+    expect(ways.answers("2")).toMatchObject([{ status }]);
+  });
+
+  test("is an error when the browser does not get them, and is not asked for again", async () => {
+    ways.posts[0]!.resolve({ status: "error", message: "no such effects" });
+    await clock.settle();
+    expect(ways.answers("1")).toEqual([{ status: "error", message: "no such effects" }]);
+    requests.ask(request("2"));
+    requests.answer("2", { ...ok, effects: "5ec2" });
+    ways.posts[1]!.reject(new TypeError());
+    await clock.settle();
+    expect(ways.answers("2")).toEqual([{ status: "error", message: UNREACHABLE }]);
+    expect(ways.posts).toHaveLength(2);
+  });
+
+  test("is not lost with the connection, nor with the bridge, nor with the page's session", async () => {
+    requests.down([]); // the bridge has handed its answer over
+    requests.died();
+    requests.end("over");
+    expect(ways.told).toEqual([]);
+    ways.posts[0]!.resolve({ status: "prevent_update" });
+    await clock.settle();
+    expect(ways.answers("1")).toHaveLength(1);
+  });
+
+  test("moves the page to another session, if they do, once it is shown", async () => {
+    ways.posts[0]!.resolve({ status: "ok", data: place });
+    await clock.settle();
+    expect(ways.answers("1")).toHaveLength(1);
+    expect(ways.places).toEqual([place]);
+  });
+
+  test("does not move a page that is over", async () => {
+    requests.end("over");
+    ways.posts[0]!.resolve({ status: "ok", data: place });
+    await clock.settle();
+    expect(ways.places).toEqual([]);
+  });
+
+  test("comes once, whatever else comes under its id", async () => {
+    ways.posts[0]!.resolve({ status: "prevent_update" });
+    await clock.settle();
+    requests.answer("1", { ...ok, effects: "5ec2" });
+    expect([ways.posts.length, ways.answers("1").length]).toEqual([1, 1]);
+  });
+
+  test("after a move nothing that was asked before is answered or sent, and the endless ones begin anew", async () => {
+    requests.ask(endless("2"));
+    requests.down(["2"]);
+    requests.ask(request("3"));
+    requests.restart();
+    expect(types()).toEqual(["disconnected", "connected"]);
+    requests.ask(request("4"));
+    requests.up(MAX);
+    expect(ways.sent).toEqual(["1", "2", "4"]);
+    requests.answer("2", ok);
+    requests.answer("3", ok);
+    expect(types()).toEqual(["disconnected", "connected"]);
+  });
+});
 
 describe("while there is a socket", () => {
   beforeEach(() => requests.up(MAX));
@@ -618,6 +710,7 @@ class World {
         this.posts.push(new Asked(payload));
         return this.posts.at(-1)!.promise;
       },
+      moved: () => {},
       tell: (message) => this.tell(message),
     });
   }

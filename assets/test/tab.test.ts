@@ -815,3 +815,116 @@ test("what the renderer says of its own is no reason to do anything", async () =
   expect(server.last.frames.filter((frame) => !frame.includes("heartbeat"))).toHaveLength(1);
   expect(events.map(([type]) => type)).toEqual(["open"]);
 });
+
+// -------------------------------------------------------------------------------- what a callback does to the browser
+
+describe("a callback that does something to the browser", () => {
+  const EFFECTS = "/app/_dash-quart-ws/effects";
+  const NEXT = "5e5510";
+  const effects = { ...ok(1), effects: "5ec1" };
+  /** What the server answers to whoever fetches effects. */
+  const fetching = (answer: () => Response): void => {
+    http = (path, init) => {
+      if (path !== EFFECTS) throw new TypeError("Failed to fetch");
+      expect(JSON.parse(String(init?.body))).toEqual({ id: "5ec1" });
+      return answer();
+    };
+  };
+  /** The effects of a login: the browser's cookie is another one, and the socket of the one before is closed. */
+  const login = (): Response => {
+    cookie = NEXT;
+    server.last.close(4102, "another login took its place");
+    return Response.json({ page: pageOf(NEXT), session: NEXT });
+  };
+
+  test("is shown when the server has been asked for that, from the page, with its token and as JSON", async () => {
+    fetching(() => new Response(null, { status: 204 }));
+    await load();
+    answering(() => effects);
+    const box = ask();
+    await clock.settle();
+    expect(box.answer).toMatchObject(ok(1));
+    const [url, init] = fetched.mock.calls.at(-1)!;
+    expect(url).toContain(`${EFFECTS}?endId=${encodeURIComponent(pageOf(SESSION))}`);
+    expect(init).toMatchObject({ method: "POST", keepalive: true, headers: { "Content-Type": "application/json" } });
+  });
+
+  test("is an error when they are not applied", async () => {
+    fetching(() => Response.json({ error: "no such effects" }, { status: 404 }));
+    await load();
+    answering(() => effects);
+    const box = ask();
+    await clock.settle();
+    expect(box.answer).toEqual({ status: "error", message: "no such effects" });
+  });
+
+  test("as a login, moves the page to the new session: at once, with its new token, and without a reload", async () => {
+    fetching(login);
+    await load();
+    answering(() => effects);
+    const box = ask();
+    await clock.advance(100);
+    expect(box.answer).toMatchObject(ok(1));
+    expect(server.live).toHaveLength(1);
+    expect(server.last.got("attach").map(({ payload }) => payload.page)).toEqual([pageOf(NEXT)]);
+    expect([reload.mock.calls, replace.mock.calls]).toEqual([[], []]);
+    answering();
+    const next = ask(2);
+    await clock.settle();
+    expect(next.answer).toEqual(ok(2));
+    expect(events.map(([type]) => type)).toEqual(["open", "close", "open"]);
+    expect(events[1]![1]).toMatchObject({ code: 4102 });
+  });
+
+  test("as a login, leaves nothing of the session before: it is not sent again, not shown, and streams begin anew", async () => {
+    fetching(login);
+    await load();
+    renderer.persistent.push(PERSISTENT);
+    void renderer.call(PERSISTENT);
+    const before = ask("before");
+    await clock.settle();
+    answering(({ payload }) => (payload.inputs?.[0]?.value === "login" ? effects : null));
+    ask("login");
+    await clock.advance(100);
+    expect(before.answer).toEqual({ status: "prevent_update" });
+    expect(renderer.restarts).toBe(1);
+    const inputs = server.last.got("callback_request").map(({ payload }) => payload.inputs);
+    expect(inputs).toEqual([[]]);
+  });
+
+  test("as a logout, gives its answer before the page goes to the login", async () => {
+    fetching(() => new Response(null, { status: 204 }));
+    await load();
+    server.serve(
+      () => cookie,
+      (_, connection) => {
+        clock.task(() => connection.close(4501, "logged out"));
+        return effects;
+      },
+    );
+    const box = ask();
+    await clock.settle();
+    expect(box.answer).toMatchObject(ok(1));
+    expect(replace).not.toHaveBeenCalled();
+    await clock.advance(2_000);
+    expect(replace).toHaveBeenCalledOnce();
+    expect(events.map(([type]) => type)).toEqual(["open", "close", "session-ended"]);
+  });
+
+  test("as a logout, is left alone when its answer leads elsewhere", async () => {
+    fetching(() => new Response(null, { status: 204 }));
+    await load();
+    server.serve(
+      () => cookie,
+      (_, connection) => {
+        clock.task(() => connection.close(4501, "logged out"));
+        return effects;
+      },
+    );
+    ask();
+    await clock.settle();
+    dispatchEvent(new Event("beforeunload"));
+    await clock.advance(900);
+    expect(replace).not.toHaveBeenCalled();
+  });
+});

@@ -136,10 +136,14 @@ class Bundles:
         self._size -= old.size if old is not None else 0
 
 
+BRIDGE, PLAIN = "bridge", "plain"
+"""The page script, which is also the script of the worker that holds the websocket; and that of pages with Dash's own."""
+
+
 @functools.cache
-def bridge() -> Bundle:
-    """The page script, which is also the script of the worker that holds the websocket; as built from `assets/src`."""
-    body = resources.files(__package__).joinpath("static", "bridge.js").read_bytes()
+def script(name: str = BRIDGE) -> Bundle:
+    """One of the two scripts, as built from `assets/src`."""
+    body = resources.files(__package__).joinpath("static", f"{name}.js").read_bytes()
     headers = {
         "Content-Type": "text/javascript; charset=utf-8",
         "Cache-Control": FOREVER,
@@ -149,9 +153,9 @@ def bridge() -> Bundle:
     return Bundle.of(body, tuple(headers.items()))
 
 
-def bridge_file() -> str:
+def script_file(name: str = BRIDGE) -> str:
     """What a page asks for, below `<prefix>_dash-quart-ws/`. Another release has another name for another script."""
-    return f"bridge.{bridge().digest}.js"
+    return f"{name}.{script(name).digest}.js"
 
 
 async def serve(file: str) -> Response:
@@ -160,7 +164,8 @@ async def serve(file: str) -> Response:
     Answers 404 for every name but those of this release: under the name of another one, a browser or a proxy would keep
     the wrong script for good.
     """
-    if file == bridge_file():
-        return bridge().answer()
+    for name in (BRIDGE, PLAIN):
+        if file == script_file(name):
+            return script(name).answer()
     headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
     return Response("no such script", 404, headers, content_type="text/plain; charset=utf-8")

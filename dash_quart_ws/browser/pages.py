@@ -54,7 +54,10 @@ def write(page: str, *, settings: Mapping[str, Any], config: Callable[[dict[str,
             'the page\'s <script id="_dash-config"> is not a JSON object: do not change it in an index hook'
         )
     start, begin, end = found.start(), found.start("json"), found.end("json")
-    tags = _meta(settings) + _script(settings["prefix"], _NONCE.search(page))
+    name = bundles.PLAIN if settings.get("bridge") is False else bundles.BRIDGE
+    tags = _meta(settings) + _script(
+        f"{settings['prefix']}_dash-quart-ws/{bundles.script_file(name)}", _NONCE.search(page)
+    )
     body = _json(config(given))
     for character, escaped in _IN_SCRIPT:  # three times as long a text is read ten times as fast as str.translate does
         body = body.replace(character, escaped)
@@ -65,10 +68,9 @@ def _meta(settings: Mapping[str, Any]) -> str:
     return f'<meta name="dash-quart-ws" content="{html.escape(_json(dict(settings)))}">'
 
 
-def _script(prefix: str, nonce: re.Match[str] | None) -> str:
-    source = html.escape(f"{prefix}_dash-quart-ws/{bundles.bridge_file()}")
+def _script(source: str, nonce: re.Match[str] | None) -> str:
     attribute = f' nonce="{nonce["nonce"]}"' if nonce else ""
-    return f'<script src="{source}"{attribute}></script>'
+    return f'<script src="{html.escape(source)}"{attribute}></script>'
 
 
 def _json(value: Any) -> str:

@@ -289,8 +289,8 @@ class EffectsDesk:
     async def answer(self) -> Response:
         """The view behind `_dash-quart-ws/effects`.
 
-        204 when all is done; 200 when the page belongs to another session now, with its new token, or with none if it has
-        to be loaded anew. An error when nothing was done.
+        204 when all is done; 200 when the page goes on in another session, with its new token. After a logout a page that
+        needs a login gets none: its socket has told it that it is over. An error when nothing was done.
         """
         wrong = self._wrong_request()
         if wrong is not None:
@@ -358,7 +358,7 @@ class EffectsDesk:
         sid = visits[singleton].next_sid
         is_somebody = sid is not None and (not self._guard.active or await singleton.load_user().is_authenticated)
         if not is_somebody and self._guard.active:
-            return jsonify(page=None, session=None)
+            return Response(status=204)
         id = public_id(sid) if is_somebody and sid is not None else None
         response: Response = jsonify(page=pages.mint_for(self._app, id), session=id)
         if id is None:

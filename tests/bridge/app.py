@@ -9,9 +9,9 @@ import time
 import warnings
 from typing import Any
 
-from dash import Dash, Input, Output, Patch, State, ctx, dcc, html
-from quart import Quart, Response, g, request
-from quart_auth import AuthUser, QuartAuth, current_user, login_user, logout_user
+from dash import Dash, Input, Output, Patch, State, ctx, dcc, html, no_update
+from quart import Quart, Response, g, request, session
+from quart_auth import AuthUser, QuartAuth, current_user, login_user, logout_user, renew_login
 
 from dash_quart_ws import QuartBackend, add_public_routes, public_callback
 
@@ -46,8 +46,17 @@ def layout() -> html.Div:
             *(html.Div(id=id) for id in ("clock", "news", "who", "worked", "order", "ordered", "asked", "uploaded")),
             *(html.Div(id=id) for id in ("opened", "kept", "public-clock")),
             *([] if CSP else plain),
+            *(form() if "EFFECTS" in OPTIONS else []),
         ]
     )
+
+
+def form() -> list[Any]:
+    """For callbacks that do something to the browser."""
+    buttons = ("paint", "count", "look", "sign-in", "sign-out", "sign-out-and-go", "renew")
+    texts = ("painted", "counted", "looked", "signed-in", "signed-out", "renewed")
+    fields = [dcc.Input(id="name"), dcc.Location(id="elsewhere", refresh=True)]
+    return [*fields, *(html.Button(id, id=id) for id in buttons), *(html.Div(id=id) for id in texts)]
 
 
 BUTTONS = ("go", "work", "burst", "ask", "open", "keep")
@@ -74,6 +83,8 @@ def build(prefix: str) -> Dash:
     app.layout = layout
     add_callbacks(app, prefix)
     add_streams(app)
+    if "EFFECTS" in OPTIONS:
+        add_effects(app)
     if OPTIONS.get("PUBLIC"):
         add_public_routes(app, [prefix])
     return app
@@ -131,6 +142,62 @@ def add_callbacks(app: Dash, prefix: str) -> None:
         async def uploaded(contents: str, _box: str) -> str:
             note("upload", len(contents))
             return f"{len(contents)} characters"
+
+
+def add_effects(app: Dash) -> None:
+    """What does something to the browser."""
+
+    @app.callback(Output("painted", "children"), Input("paint", "n_clicks"), prevent_initial_call=True)
+    async def paint(clicks: int) -> str:
+        note("paint", clicks)
+        ctx.response.set_cookie("colour", f"blue{clicks}")
+        return f"painted {clicks}"
+
+    @app.callback(Output("counted", "children"), Input("count", "n_clicks"), prevent_initial_call=True)
+    def count(clicks: int) -> str:
+        note("count", clicks)
+        session["count"] = session.get("count", 0) + 1
+        return f"counted {session['count']}"
+
+    @app.callback(Output("looked", "children"), Input("look", "n_clicks"), prevent_initial_call=True)
+    async def look(clicks: int) -> str:
+        note("look", clicks)
+        return f"{clicks}: {ctx.cookies.get('colour')} {session.get('count')} {current_user.auth_id}"
+
+    options: dict[str, Any] = {"websocket": True} if OPTIONS.get("PUBLIC") == "stream" else {}
+
+    @public_callback(
+        Output("signed-in", "children"),
+        Output("elsewhere", "href", allow_duplicate=True),
+        Input("sign-in", "n_clicks"),
+        State("name", "value"),
+        prevent_initial_call=True,
+        app=app,
+        **options,
+    )
+    async def sign_in(clicks: int, form: str) -> tuple[Any, Any]:
+        note("sign-in", clicks)
+        name, _, path = form.partition(" ")
+        login_user(AuthUser(name))
+        return f"welcome {current_user.auth_id}", path or no_update
+
+    @app.callback(Output("signed-out", "children"), Input("sign-out", "n_clicks"), prevent_initial_call=True)
+    async def sign_out(clicks: int) -> str:
+        note("sign-out", clicks)
+        logout_user()
+        return f"goodbye {current_user.auth_id}"
+
+    @app.callback(Output("elsewhere", "href"), Input("sign-out-and-go", "n_clicks"), prevent_initial_call=True)
+    def sign_out_and_go(clicks: int) -> str:
+        note("sign-out", clicks)
+        logout_user()
+        return "/plain"
+
+    @app.callback(Output("renewed", "children"), Input("renew", "n_clicks"), prevent_initial_call=True)
+    async def renew(clicks: int) -> str:
+        note("renew", clicks)
+        renew_login()
+        return f"renewed {clicks}"
 
 
 def add_streams(app: Dash) -> None:
@@ -291,7 +358,12 @@ async def state() -> dict[str, Any]:
 
 @server.get("/me")
 async def me() -> dict[str, Any]:
-    return {"user": current_user.auth_id, "host": request.host}
+    return {
+        "user": current_user.auth_id,
+        "host": request.host,
+        "session": dict(session),
+        "cookies": list(request.cookies),
+    }
 
 
 __all__ = ["app", "server"]

@@ -67,9 +67,9 @@ class Site:
     """A hypercorn that can be stopped and started again on its port, behind a network that can fail.
 
     Options, all of them strings: `HEARTBEAT` and `INACTIVITY` (milliseconds), `LOGIN_REQUIRED`, `BRIDGE` and `STATUS`
-    ("0", "1"), `PUBLIC` ("yes", or "stream": the page is for nobody, too), `CSP` (a policy's name),
-    `PREFIXES` (of several apps on the same server), `RENDERERS` (how many tabs a connection carries), `STILL` (nothing
-    streams by itself).
+    ("0", "1"), `PUBLIC` ("yes", or "stream": the page is for nobody, too), `CSP` (a policy's name), `EFFECTS` (callbacks
+    that set cookies, log in and out), `PREFIXES` (of several apps on the same server), `RENDERERS` (how many tabs a
+    connection carries), `STILL` (nothing streams by itself).
     """
 
     def __init__(self, folder: Path, **options: str) -> None:

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 LIMIT = 6_000
 """Bytes of the script, compressed: every page waits for it."""
 
-BRIDGE = bundles.bridge()
-FILE = bundles.bridge_file()
+BRIDGE = bundles.script()
+FILE = bundles.script_file()
 BUILT = ROOT / "dash_quart_ws" / "browser" / "static" / "bridge.js"
 
 app = Quart(__name__)
@@ -153,6 +153,15 @@ async def test_head_says_what_get_would() -> None:
 
 def test_the_script_is_small() -> None:
     assert len(BRIDGE.gzipped) <= LIMIT
+
+
+async def test_pages_with_dashs_own_worker_have_a_smaller_script() -> None:
+    plain = bundles.script(bundles.PLAIN)
+    answer = await get(bundles.script_file(bundles.PLAIN))
+    assert (answer.status_code, await answer.get_data()) == (200, plain.body)
+    assert len(plain.body) < len(BRIDGE.body) / 2
+    assert b"WebSocket(" not in plain.body
+    assert b"dash-ws-worker" in plain.body
 
 
 def test_the_script_needs_no_permission_to_evaluate_text() -> None:

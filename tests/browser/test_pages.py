@@ -25,7 +25,7 @@ SETTINGS = {
     "bridge": True,
     "status": True,
 }
-SOURCE = f"/_dash-quart-ws/{bundles.bridge_file()}"
+SOURCE = f"/_dash-quart-ws/{bundles.script_file()}"
 
 BARE = '<html><head><title>x</title></head><body><script id="_dash-config" type="application/json">{}</script></body></html>'
 
@@ -236,7 +236,7 @@ def test_what_was_written_can_be_written_again(value: dict[str, Any]) -> None:
 def test_the_prefix_stays_within_its_attribute(prefix: str) -> None:
     written = Reader(pages.write(BARE, settings={**SETTINGS, "prefix": prefix}, config=same))
     assert [script.get("src") for script in written.scripts] == [
-        f"{prefix}_dash-quart-ws/{bundles.bridge_file()}",
+        f"{prefix}_dash-quart-ws/{bundles.script_file()}",
         None,
     ]
 

@@ -223,6 +223,8 @@ OUTBOUND_MESSAGES = st.one_of(
     st.builds(messages.CallbackResult, ANY_TEXT, ANY_TEXT, JSON_TEXT),
     st.builds(messages.CallbackUnchanged, ANY_TEXT, ANY_TEXT),
     st.builds(messages.CallbackFailed, ANY_TEXT, ANY_TEXT, ANY_TEXT),
+    st.builds(messages.CallbackEffects, st.builds(messages.CallbackResult, ANY_TEXT, ANY_TEXT, JSON_TEXT), ANY_TEXT),
+    st.builds(messages.CallbackEffects, st.builds(messages.CallbackFailed, ANY_TEXT, ANY_TEXT, ANY_TEXT), ANY_TEXT),
     st.builds(messages.SetProps, st.none() | ANY_TEXT, JSON_TEXT),
     st.builds(messages.Welcome, ANY_TEXT, st.none() | ANY_TEXT, st.integers(min_value=1), st.integers(min_value=0)),
     st.builds(messages.Attached, ANY_TEXT, st.none() | ANY_TEXT),
@@ -249,6 +251,9 @@ def as_object(message: messages.Outbound) -> dict[str, Any]:
             return {"type": "callback_response", **ids, "payload": {"status": "prevent_update"}}
         case messages.CallbackFailed():
             return {"type": "callback_response", **ids, "payload": {"status": "error", "message": message.message}}
+        case messages.CallbackEffects():
+            whole = as_object(message.outcome)
+            return {**whole, "payload": {**whole["payload"], "effects": message.id}}
         case messages.SetProps():
             return {"type": "set_props", **ids, "payload": json.loads(message.payload)}
         case messages.GetPropsRequest():
