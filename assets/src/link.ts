@@ -10,7 +10,7 @@ export type Heard = FromBridge | { t: "died" };
 
 /** A name that no other page or bridge of the site has; it is no secret. */
 export function unique(what: string): string {
-  return `dash-quart-ws ${what} ${Math.random()}`;
+  return `dash-quart-ws ${what} ${crypto.getRandomValues(new Uint32Array(4))}`;
 }
 
 /** A page's way to the bridge: to the one in the SharedWorker, or, where that does not start, to one in the page. */
@@ -18,7 +18,7 @@ export class Link {
   readonly #start: () => SharedWorker;
   readonly #hear: (heard: Heard) => void;
   #port: MessagePort | undefined;
-  #ends = new AbortController();
+  #ends: AbortController | undefined;
   /** The bridge in the page, if that had to be. */
   #bridge: Bridge | undefined;
   #silence = 0;
@@ -57,7 +57,7 @@ export class Link {
       navigator.locks
         ?.request(lock, { signal }, () => {
           this.post({ t: "held" });
-          return new Promise<void>((release) => signal.addEventListener("abort", () => release()));
+          return new Promise((release) => signal.addEventListener("abort", release));
         })
         .catch(() => {}); // the page is going; or there are no locks, and the bridge asks instead
     };
@@ -93,7 +93,7 @@ export class Link {
   }
 
   #end(): void {
-    this.#ends.abort();
+    this.#ends?.abort();
     this.#port?.close();
     this.#port = undefined;
   }
