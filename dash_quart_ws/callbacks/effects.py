@@ -117,6 +117,7 @@ class Effects:
             visitor=connection.visitor,
             has_logged_out=self.logins.has_logged_out,
             position=self.logins.position,
+            cleared=self.logins.cleared,
             acts=acts,
             changes=changes,
             headers=headers,
@@ -161,6 +162,7 @@ class Kept:
     visitor: str | None
     has_logged_out: bool
     position: int
+    cleared: dict[str, int]
     acts: dict[str, Act]
     changes: Changes | None
     headers: tuple[tuple[str, str], ...]
@@ -174,8 +176,8 @@ class Kept:
         changes = None if self.changes is None else [self.changes.written, self.changes.removed]
         text = json.dumps(
             [
-                self.page, self.session, self.visitor, self.has_logged_out, self.position, self.acts, changes,
-                self.headers,
+                self.page, self.session, self.visitor, self.has_logged_out, self.position, self.cleared, self.acts,
+                changes, self.headers,
             ]
         )  # fmt: skip
         if len(text) > CHARACTERS:
@@ -192,9 +194,9 @@ class Kept:
         Raises:
             ValueError, TypeError: another version did.
         """
-        page, session, visitor, has_logged_out, position, acts, changes, headers = json.loads(text)
+        page, session, visitor, has_logged_out, position, cleared, acts, changes, headers = json.loads(text)
         return cls(
-            page, session, visitor, has_logged_out, position,
+            page, session, visitor, has_logged_out, position, cleared,
             {name: Act(*act) for name, act in acts.items()},
             None if changes is None else Changes(changes[0], tuple(changes[1])),
             tuple((name, value) for name, value in headers),
@@ -251,11 +253,15 @@ class EffectsDesk:
                 "renew_login() and quart's session need the bridge in a callback over the websocket: leave out bridge=False, "
                 "or let the callback come over HTTP"
             )
-        text, id = kept.text(), secrets.token_hex(16)
-        if not self._has_room(connection, len(text)):
-            raise EffectsUnavailable("too many callbacks of one browser set cookies: they are not fetched so soon")
         try:
             async with asyncio.timeout(self._timeout):
+                if kept.cleared:
+                    await self._broker.position()  # answered after the revocation, whose true position is known then
+                text, id = kept.text(), secrets.token_hex(16)
+                if not self._has_room(connection, len(text)):
+                    raise EffectsUnavailable(
+                        "too many callbacks of one browser set cookies: they are not fetched so soon"
+                    )
                 await asyncio.wrap_future(self._broker.keep(digest(id), text, SECONDS))
         except (BrokerError, TimeoutError) as error:
             raise EffectsUnavailable("the broker does not keep what a callback does to its browser") from error
@@ -339,7 +345,7 @@ class EffectsDesk:
         for extension, visit in self._sessions.visits().items():
             act = kept.acts.get(str(extension.attribute_name))
             if act is not None:
-                _act(extension, visit, act, kept.position)
+                _act(extension, visit, act, kept)
         if kept.changes is not None:
             kept.changes.apply(session)
         response = await self._page_after(kept)
@@ -366,14 +372,15 @@ class EffectsDesk:
         return response
 
 
-def _act(extension: QuartAuth, visit: Visit, act: Act, position: int) -> None:
+def _act(extension: QuartAuth, visit: Visit, act: Act, kept: Kept) -> None:
     """Log in, log out or renew, as in any view: quart-auth writes the cookie, and `sessions` ends what that ends."""
     if act.action == Action.DELETE.name:
         extension.logout_user()
     elif act.is_login:
         user = extension.user_class(act.auth_id)
         user.action = Action[act.action]
-        visit.position = min(visit.position, position)
+        visit.position = min(visit.position, kept.position)
+        visit.cleared.update(kept.cleared)
         visit.next_sid = new_sid()
         extension.login_user(user)
     else:

@@ -405,11 +405,10 @@ class Connection:
         logger.debug("run connection=%s request=%s output=%.64r", self.id, request.request_id, request.output)
         outcome = await callbacks.run(renderer, request)
         logger.debug("sent connection=%s request=%s %s", self.id, request.request_id, type(outcome).__name__)
-        if self._parting is None:
-            if outcome is not None:
-                renderer.send(outcome)
-        elif self._parting is asyncio.current_task():
+        if self._parting is not None and self._parting is asyncio.current_task() and self.ended:
             self._last_word = outcome
+        elif outcome is not None:
+            renderer.send(outcome)
 
     def is_running(self, request: messages.CallbackRequest) -> bool:
         """Whether the callback of a request is not done yet. From the event loop or from a thread."""

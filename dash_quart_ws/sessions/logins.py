@@ -54,11 +54,13 @@ class Act(NamedTuple):
 class Logins:
     """Who the user of one callback over the websocket is, for each extension."""
 
-    __slots__ = ("has_logged_out", "position", "replaced", "users")
+    __slots__ = ("cleared", "has_logged_out", "position", "replaced", "users")
 
     def __init__(self, position: int) -> None:
         self.position = position
         """Of the last revocation that was known when the callback began: a login that a ban overtakes is as old."""
+        self.cleared: dict[str, int] = {}
+        """Users whose sessions it has ended itself, and the position of that: a login of theirs comes after."""
         self.users: dict[QuartAuth, AuthUser] = {}
         self.replaced: set[QuartAuth] = set()
         """Extensions whose user has been logged in or out by this callback."""

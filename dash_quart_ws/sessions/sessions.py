@@ -751,8 +751,8 @@ class Sessions:
 
         def settle(stored: concurrent.futures.Future[Revocation]) -> None:
             if stored.exception() is None:
-                for visit in cleared:
-                    visit.cleared[revocation.subject] = stored.result().position
+                for positions in cleared:
+                    positions[revocation.subject] = stored.result().position
 
         if cleared:  # before the login's own question is answered, which comes after this
             receipt.stored.add_done_callback(settle)
@@ -835,15 +835,20 @@ class Sessions:
                 self.on_end(session, reason)
         return endings, is_new
 
-    def _clear_way(self, user: str, position: int) -> list[Visit]:
-        """A view that ends a user's sessions and then logs that user in: the login is not one of those."""
-        cleared = []
+    def _clear_way(self, user: str, position: int) -> list[dict[str, int]]:
+        """A view or callback that ends a user's sessions and then logs that user in: the login is not one of those."""
+        caller, cleared = logins.caller_here(), []
+
+        def clear(positions: dict[str, int], arrived: int) -> None:
+            if self._replica.ending_of("", (user,), positions.get(user, arrived)) is None:  # somebody else's ban stands
+                positions[user] = position
+                cleared.append(positions)
+
+        if caller is not None:
+            clear(caller.logins.cleared, caller.logins.position)
         for extension, visit in (getattr(g, VISITS, {}) if has_app_context() else {}).items():
-            logged_in = getattr(g, str(extension.attribute_name), visit.user) is not visit.user
-            arrived = visit.cleared.get(user, visit.position)
-            if not logged_in and self._replica.ending_of("", (user,), arrived) is None:  # somebody else's ban stands
-                visit.cleared[user] = position
-                cleared.append(visit)
+            if getattr(g, str(extension.attribute_name), visit.user) is visit.user:  # nobody has logged in yet
+                clear(visit.cleared, visit.position)
         return cleared
 
     def _revocation(

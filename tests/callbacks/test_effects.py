@@ -82,6 +82,12 @@ def add_callbacks(site: Site) -> None:  # noqa: C901 - a list of callbacks
         now = current_session()
         return f"{quart_auth.current_user.auth_id} {now}"
 
+    @app.callback(Output("anew", "children"), GO)
+    async def anew(name: str) -> str:
+        await site.backend.revoke(user=name, reason="signed out everywhere")
+        quart_auth.login_user(AuthUser(name))
+        return "and here again"
+
     @app.callback(Output("slow", "children"), GO)
     async def slow(name: str) -> str:
         site.entered.set()
@@ -479,6 +485,27 @@ async def test_a_ban_overtakes_a_login_that_had_begun_before_it(site: Site) -> N
         payload = await ask(socket, "login", "bob")
         reply = await fetch(site, payload["effects"], cookie, page=page)
         assert (await site.me(reply.cookie))[0] == "bob", "a login that begins after it is as good as any"
+
+
+async def test_one_callback_may_end_all_sessions_of_a_user_and_log_that_user_in(site: Site) -> None:
+    for is_banned in (False, True):
+        elsewhere = await site.login("bob")
+        async with signed_in(site) as (socket, cookie, page):
+            payload = await ask(socket, "anew", "bob")
+            assert await site.is_nobody(elsewhere)
+            if is_banned:
+                await site.backend.revoke(user="bob", reason="banned meanwhile")
+            reply = await fetch(site, payload["effects"], cookie, page=page)
+            assert await site.is_nobody(reply.cookie) is is_banned
+
+
+async def test_the_request_may_come_to_another_worker_than_the_websocket(site: Site) -> None:
+    async with serving() as other, signed_in(site) as (socket, cookie, page):
+        other.backend._effects._broker = site.backend._extension.broker  # as all workers share one
+        payload = await ask(socket, "cookie", "blue")
+        reply = await fetch(other, payload["effects"], cookie, page=page)
+        assert (reply.status, cookies_of(reply)) == (204, {"colour": "blue"})
+        assert (await fetch(site, payload["effects"], cookie, page=page)).status == 404
 
 
 # ------------------------------------------------------------------------------------------------- the attackers
