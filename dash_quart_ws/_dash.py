@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import dataclasses
 import functools
@@ -58,6 +59,7 @@ __all__ = [
     "callback_list",
     "callback_traceback",
     "callback_url",
+    "cancels_jobs",
     "component_json",
     "dash_apps",
     "get_hooks",
@@ -474,6 +476,8 @@ class Callbacks:
             app_on_error=app._on_error,
             app_use_async=app._use_async,
         )
+        if plan.background and plan.is_async:  # the coroutine is Dash's: it asks the manager, which blocks
+            return Prepared(lambda: asyncio.run(call()), context, is_async=False)
         return Prepared(call, context, plan.is_async)
 
     def _plan(self, output: str) -> Plan:
@@ -678,12 +682,12 @@ def needs_http(spec: Mapping[str, Any]) -> bool:
     That is what runs in the background, what cancels that, and what may bring a component library along: the renderer
     sends the handles of jobs, and loads libraries, over HTTP only.
     """
-    return bool(spec.get("background") or spec.get("allow_dynamic_callbacks") or _cancels(spec.get("callback")))
+    return bool(spec.get("background") or spec.get("allow_dynamic_callbacks") or cancels_jobs(spec))
 
 
-def _cancels(function: Any) -> bool:
-    """Whether this is the callback that Dash makes of a background callback's `cancel=`."""
-    original = inspect.unwrap(function) if function is not None else None
+def cancels_jobs(spec: Mapping[str, Any]) -> bool:
+    """Whether a callback of `callback_map` is one that Dash makes of the `cancel=` of background callbacks."""
+    original = inspect.unwrap(spec["callback"]) if "callback" in spec else None
     return getattr(original, "__qualname__", None) == "Dash._setup_server.<locals>.cancel_call"
 
 

@@ -22,7 +22,7 @@ from quart_auth import Action, current_user
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RequestRedirect
 
-from .._dash import OWN_PAGE, is_router, own_tools, page_found_for
+from .._dash import OWN_PAGE, cancels_jobs, is_router, own_tools, page_found_for
 from ..connections import body
 from ..exceptions import ConfigurationError
 from ..wire.messages import STALE_PAGE
@@ -136,9 +136,16 @@ class Guard:
                         f"the callback for {name!r} demands groups=, but nothing says who is in one: give "
                         "QuartBackend(list_groups=…), a function (user) -> groups, async if it has to wait"
                     )
-        self._public_callbacks = frozenset(name for name, access in accesses.items() if access.public)
+        public = {name for name, access in accesses.items() if access.public}
+        self._public_callbacks = frozenset(public | self._cancelling(public))
         streaming = {spec["output"] for spec in callback_list if spec.get("websocket") or spec.get("persistent")}
         self._streams_to_nobody = bool(self._public_callbacks & streaming)
+
+    def _cancelling(self, names: set[str]) -> set[str]:
+        """The callbacks that Dash has made of the `cancel=` of these."""
+        callbacks = self._app.callback_map
+        inputs = [one for name in names for one in (callbacks[name].get("background") or {}).get("cancel", ())]
+        return {name for name, spec in callbacks.items() if cancels_jobs(spec) and spec["inputs"][0] in inputs}
 
     # ------------------------------------------------------------------------------------------ who may see what
 

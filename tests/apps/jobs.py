@@ -1,14 +1,18 @@
-"""A login-protected app with background callbacks in processes of their own (`JOBS`: the folder that they share)."""
+"""A login-protected app with background callbacks in processes of their own.
+
+`JOBS` is the folder that they share with the test. With `REDIS` they are a Celery worker's: `tests.apps.jobs:celery`.
+"""
 
 from __future__ import annotations
 
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import quart_auth
-from dash import Dash, DiskcacheManager, Input, Output, callback, ctx, html
+from celery import Celery
+from dash import CeleryManager, Dash, DiskcacheManager, Input, Output, callback, ctx, html
 from diskcache import Cache
 from quart_auth import AuthUser, QuartAuth
 
@@ -18,19 +22,27 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 folder = Path(os.environ["JOBS"])
+redis = os.environ.get("REDIS")
+celery = Celery("jobs", broker=redis, backend=redis)
+
+
+def manager(name: str, **options: Any) -> Any:
+    return CeleryManager(celery, **options) if redis else DiskcacheManager(Cache(str(folder / name)), **options)
+
+
 app = Dash(
     __name__,
     backend=QuartBackend(broker="memory:"),
     websocket_callbacks=True,
     assets_folder="no-assets",
-    background_callback_manager=DiskcacheManager(Cache(str(folder / "results"))),
+    background_callback_manager=manager("results"),
 )
-cached = DiskcacheManager(Cache(str(folder / "cached")), cache_by=[lambda: "the same for everybody"])
+cached = manager("cached", cache_by=[lambda: "the same for everybody"])
 server = app.server
 server.secret_key = "only for tests, and long enough to be one"
 server.config["QUART_AUTH_COOKIE_SECURE"] = False
 QuartAuth(server)
-app.layout = html.Div([html.Button(id="go"), *(html.Div(id=id) for id in ("slow", "kept"))])
+app.layout = html.Div([html.Button(id="go"), html.Button(id="stop"), *(html.Div(id=id) for id in ("slow", "kept"))])
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -42,7 +54,13 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-@callback(Output("slow", "children"), Input("go", "n_clicks"), background=True, prevent_initial_call=True)
+@callback(
+    Output("slow", "children"),
+    Input("go", "n_clicks"),
+    background=True,
+    cancel=Input("stop", "n_clicks"),
+    prevent_initial_call=True,
+)
 def slow(clicks: int) -> str:
     """Says that it runs, waits to be let go, and gives what only its own user may read."""
     name = ctx.cookies["QUART_AUTH"][-16:]

@@ -14,6 +14,9 @@ import pytest
 from dash import DiskcacheManager, Input, Output
 from diskcache import Cache
 
+from dash_quart_ws import public_callback
+
+from ..celery_worker import celery_worker
 from ..server import Server, await_for, serving, wait_for
 from ..sessions.site import ECHO, Site
 
@@ -44,6 +47,19 @@ class Visitor:
         path = f"/_dash-update-component?{urlencode({'endId': self.page, **handles})}"
         return self.server.request("POST", path, cookie=self.cookie, body=body)
 
+    def cancel(self, job: str, **arguments: str) -> Any:
+        """What the renderer posts when its user clicks on what `cancel=` names."""
+        body = {
+            "output": "stop.id",
+            "outputs": {"id": "stop", "property": "id"},
+            "inputs": [{"id": "stop", "property": "n_clicks", "value": 1}],
+            "changedPropIds": ["stop.n_clicks"],
+            "state": [],
+        }
+        arguments = {"endId": self.page, "cancelJob": job, **arguments}
+        path = f"/_dash-update-component?{urlencode(arguments)}"
+        return self.server.request("POST", path, cookie=self.cookie, body=body)
+
     def start(self, component: str) -> dict[str, str]:
         started = self.ask(component).json
         return {"cacheKey": started["cacheKey"], "job": started["job"]}
@@ -58,10 +74,13 @@ class Visitor:
         return psutil.Process(int(wait_for(lambda: self._pid.exists() and self._pid.read_text(), what="the job")))
 
 
-@pytest.fixture
-def jobs(tmp_path: Path) -> Iterator[Server]:
-    with serving(tmp_path, app="tests.apps.jobs:server", env={"JOBS": str(tmp_path)}) as server:
-        yield server
+@pytest.fixture(params=["diskcache", "celery"])
+def jobs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    env = {"JOBS": str(tmp_path)}
+    with contextlib.ExitStack() as stack:
+        if request.param == "celery":
+            env["REDIS"] = stack.enter_context(celery_worker(tmp_path, "tests.apps.jobs:celery", env))
+        yield stack.enter_context(serving(tmp_path, app="tests.apps.jobs:server", env=env))
 
 
 class Held(DiskcacheManager):
@@ -157,3 +176,65 @@ def test_nobody_else_polls_a_job(jobs: Server, tmp_path: Path) -> None:
     assert not is_over(process)
     (tmp_path / "go-on").touch()
     assert wait_for(lambda: alice.result("slow", handles)) == f"made for {alice.name} 1"
+
+
+def test_a_job_is_cancelled_by_its_own_page_and_by_nobody_else(jobs: Server, tmp_path: Path) -> None:
+    alice, bob = Visitor(jobs, "alice", tmp_path), Visitor(jobs, "bob", tmp_path)
+    handles = alice.start("slow")
+    process = alice.process()
+    assert bob.cancel(handles["job"]).status == 200, "nothing to cancel"
+    assert bob.cancel(handles["job"], endId=alice.page).status == 409
+    assert not is_over(process)
+    assert alice.cancel(handles["job"]).status == 200
+    wait_for(lambda: is_over(process), what="the end of the job")
+
+
+async def test_what_cancels_a_public_job_is_public_too_and_nothing_else_is(tmp_path: Path) -> None:
+    site = Site(dash={"background_callback_manager": DiskcacheManager(Cache(str(tmp_path)))})
+
+    def public(_clicks: int) -> str:
+        return "for everybody"
+
+    outputs = (Output("open", "children"), Input("go", "n_clicks"))
+    public_callback(*outputs, background=True, cancel=Input("stop", "value"), app=site.app)(public)
+
+    @site.app.callback(
+        Output("job", "children"), Input("go", "n_clicks"), background=True, cancel=Input("end", "value")
+    )
+    def job(_clicks: int) -> str:
+        return "for one"
+
+    def ask(name: str) -> dict[str, Any]:
+        return {**ECHO, "output": f"{name}.id", "outputs": {"id": name, "property": "id"}}
+
+    async with site:
+        statuses = [
+            (await site.request("POST", "/_dash-update-component", json=ask(name))).status for name in ("stop", "end")
+        ]
+    assert statuses == [200, 401]
+
+
+async def test_a_manager_that_takes_its_time_holds_up_nothing_but_its_own_callback(tmp_path: Path) -> None:
+    manager = Held(tmp_path)
+    site = Site(dash={"background_callback_manager": manager})
+
+    @site.app.callback(Output("job", "children"), Input("go", "n_clicks"), background=True)
+    async def job(_clicks: int) -> str:
+        return "never"
+
+    body = {**ECHO, "output": "job.children", "outputs": {"id": "job", "property": "children"}}
+    async with site:
+        cookie = await site.login("alice")
+        asked = asyncio.create_task(site.request("POST", "/_dash-update-component", cookie, json=body))
+        try:
+            await await_for(manager.entered.is_set, what="the start")
+            assert (await site.request("POST", "/_dash-update-component", cookie, json=ECHO)).status == 200
+            manager.gate.set()
+            assert (await asked).json["job"]
+        finally:
+            manager.gate.set()
+            await asyncio.gather(asked, return_exceptions=True)
+            for process in manager.jobs:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+                process.wait()

@@ -3,49 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from ..brokers.redis_server import RedisServer
-from ..server import ROOT, Server, serving, wait_for
+from ..celery_worker import celery_worker
+from ..server import Server, serving
 from .page import Page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-
-@contextlib.contextmanager
-def redis_server(folder: Path) -> Iterator[RedisServer]:
-    server = RedisServer(folder)
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
-
-
-@contextlib.contextmanager
-def celery_worker(folder: Path, env: dict[str, str]) -> Iterator[None]:
-    """A real worker, with two processes for jobs."""
-    options = ["--concurrency", "2", "--loglevel", "INFO"]
-    command = [sys.executable, "-m", "celery", "--app", "tests.parity.site:celery", "worker", *options]
-    log = folder / "worker.log"
-    with log.open("wb") as file:
-        worker = subprocess.Popen(
-            command, cwd=ROOT, env={**os.environ, **env}, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    try:
-        wait_for(lambda: " ready." in log.read_text("utf-8") or worker.poll() is not None, 60, "the worker")
-        assert worker.poll() is None, log.read_text("utf-8")
-        yield
-    finally:
-        worker.terminate()
-        worker.wait(30)
 
 
 @pytest.fixture(scope="package")
@@ -58,8 +25,7 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], 
                 folder = tmp_path_factory.mktemp(name)
                 env = {"SITE": name, "JOBS": str(folder)}
                 if name == "celery":
-                    env["REDIS"] = stack.enter_context(redis_server(folder)).url
-                    stack.enter_context(celery_worker(folder, env))
+                    env["REDIS"] = stack.enter_context(celery_worker(folder, "tests.parity.site:celery", env))
                 running[name] = stack.enter_context(serving(folder, app="tests.parity.site:server", env=env))
             return running[name]
 
