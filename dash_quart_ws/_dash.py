@@ -330,10 +330,13 @@ class Carrier:
     @classmethod
     def of_websocket(cls) -> Carrier:
         """That of the current websocket, which is the same for all its callbacks."""
-        carrier: Carrier | None = getattr(g, CARRIER, None)
+        here = cast(
+            "Any", g
+        )._get_current_object()  # once: each look through the proxy takes as long as a small function
+        carrier: Carrier | None = getattr(here, CARRIER, None)
         if carrier is None:
             carrier = cls.here()
-            setattr(g, CARRIER, carrier)
+            setattr(here, CARRIER, carrier)
         return carrier
 
 
@@ -562,13 +565,16 @@ def _initialize_context(
 ) -> tuple[Any, ...]:
     """Before the call: a request that names the outputs to the letter needs none of Dash's longer comparisons."""
     spec = kwargs["outputs_list"]
-    is_flat = type(indices) is list and indices == [*range(len(args))]
-    if not is_flat or (has_output and not _are_those_of(spec, outputs)):
+    if has_output and not _are_those_of(spec, outputs):
         found: tuple[Any, ...] = _BY_DASH["_initialize_context"](args, kwargs, indices, has_output, outputs)
         return found
     app, spec, context = kwargs.pop("app"), kwargs.pop("outputs_list"), kwargs.pop("callback_context")
     context_value.set(context)
-    return spec, context, list(args), {}, app, set(ComponentRegistry.registry), False
+    packages = set(ComponentRegistry.registry)
+    if indices == (0 if len(args) == 1 else [*range(len(args))]):
+        return spec, context, args, {}, app, packages, False
+    positional, named = _group_arguments(args, indices)
+    return spec, context, positional, named, app, packages, False
 
 
 def _are_those_of(spec: Any, outputs: Any) -> bool:
@@ -629,6 +635,7 @@ def _by_component(values: Any, spec: Any, outputs: Any) -> dict[str, dict[str, A
     return found
 
 
+_group_arguments: Final[Any] = _validate.validate_and_group_input_args
 _BY_DASH: Final[dict[str, Any]] = {name: getattr(_callback, name, None) for name in _HELPERS}
 _is_no_update: Final[Any] = NoUpdate.is_no_update
 _SHORTCUTS: Final = {"_initialize_context": _initialize_context, "_prepare_response": _prepare_response}

@@ -339,7 +339,7 @@ async def outcome(call: Any) -> Any:
         found = call()
         found = await found if inspect.isawaitable(found) else found
     except Exception as error:  # noqa: BLE001 - what is compared
-        found = type(error), re.sub("0x[0-9a-f]+", "0x", str(error))  # an object's address
+        found = type(error), re.sub(" at 0x[0-9a-f]+", "", str(error))
     finally:
         for package in set(ComponentRegistry.registry).difference(packages):
             ComponentRegistry.registry.discard(package)

@@ -271,9 +271,10 @@ class Runner:
         """What is raised when a callback that is called by its `api_endpoint` takes too long."""
         return _too_long(path, self._limits_by({"callback": function, "inputs": ()}))
 
-    async def _call(self, prepared: Prepared, user: str, rights: Rights | None) -> str:
-        if rights is None:
-            return await self._invoke(prepared, user, rights)
+    def _call(self, prepared: Prepared, user: str, rights: Rights | None) -> Coroutine[Any, Any, str]:
+        return self._invoke(prepared, user, None) if rights is None else self._call_with(rights, prepared, user)
+
+    async def _call_with(self, rights: Rights, prepared: Prepared, user: str) -> str:
         await rights.read()
         prepared.context[RIGHTS] = rights.carried()
         with rights.noting():

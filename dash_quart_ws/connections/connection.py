@@ -330,21 +330,8 @@ class Connection:
 
     def _do(self, action: Action, callbacks: Callbacks) -> None:
         match action:
-            case Run(request) if (reason := callbacks.refusal(self, request)) is not None:
-                self._wire.finished(request)
-                if reason != messages.STALE_PAGE:  # a page that is left open is no offence
-                    self.complain(reason)
-                self.send(messages.CallbackFailed(request.request_id, request.renderer_id, reason))
-            case Run(request) if not self._take_share():
-                self._wire.finished(request)
-                self.send(messages.CallbackFailed(request.request_id, request.renderer_id, str(TooManyCallbacks())))
             case Run(request):
-                renderer = self._renderers[request.renderer_id] if self.bridge else self._remember(request.renderer_id)
-                run = self._run(renderer, request, callbacks)
-                task = self._loop.create_task(run, name=f"callback {request.output[:80]}")
-                self._tasks[task] = request, self._size
-                renderer.tasks[task] = None
-                task.add_done_callback(functools.partial(self._task_done, renderer))
+                self._start(request, callbacks)
             case Resolve(request_id, props, error):
                 question = self._questions.get(request_id)
                 if question is not None and not question.done():
@@ -360,6 +347,23 @@ class Connection:
                 self._check_page(renderer_id, page, callbacks)
             case Drop(renderer_id):
                 self._drop(renderer_id)
+
+    def _start(self, request: messages.CallbackRequest, callbacks: Callbacks) -> None:
+        refusal = callbacks.refusal(self, request)
+        if refusal is not None and refusal != messages.STALE_PAGE:  # a page that is left open is no offence
+            self.complain(refusal)
+        if refusal is None and not self._take_share():
+            refusal = str(TooManyCallbacks())
+        if refusal is not None:
+            self._wire.finished(request)
+            self.send(messages.CallbackFailed(request.request_id, request.renderer_id, refusal))
+            return
+        renderer = self._renderers[request.renderer_id] if self.bridge else self._remember(request.renderer_id)
+        run = self._run(renderer, request, callbacks)
+        task = self._loop.create_task(run, name=f"callback {request.output[:80]}")
+        self._tasks[task] = request, self._size
+        renderer.tasks[task] = None
+        task.add_done_callback(functools.partial(self._task_done, renderer))
 
     def _take_share(self) -> bool:
         """Whether one more callback may be in flight; it is counted from here until its task is done.

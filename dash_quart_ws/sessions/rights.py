@@ -24,7 +24,7 @@ from .._dash import callback_context
 from ..exceptions import ConfigurationError, GroupsUnknown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 logger = logging.getLogger("dash_quart_ws.rights")
 
@@ -164,7 +164,7 @@ class Rights:
         self._wanted = 1
         self._read = 0
         self._judged = 1
-        self._running: list[Decisions] = []
+        self._running: dict[int, Decisions] = {}
 
     @property
     def known(self) -> frozenset[str]:
@@ -256,20 +256,30 @@ class Rights:
 
     def end_what(self, is_wrong: Callable[[Requirement | None], bool]) -> None:
         """End everything if any of what was decided is wrong now."""
-        if self.depends() or any(is_wrong(decision) for decisions in self._running for decision in decisions):
+        if self.depends() or any(is_wrong(decision) for decisions in self._running.values() for decision in decisions):
             self.lost()
 
-    @contextlib.contextmanager
-    def noting(self) -> Iterator[None]:
+    def noting(self) -> contextlib.AbstractContextManager[None]:
         """While a callback runs, note what it is told of these rights."""
-        decisions: Decisions = []
-        self._running.append(decisions)
-        token = _decisions.set(decisions)
-        try:
-            yield
-        finally:
-            _decisions.reset(token)
-            self._running[:] = [running for running in self._running if running is not decisions]
+        return _Noting(self._running)
+
+
+class _Noting:
+    """`Rights.noting`: on the way of each callback, where a generator would take three times as long."""
+
+    __slots__ = ("_decisions", "_running", "_token")
+
+    def __init__(self, running: dict[int, Decisions]) -> None:
+        self._running = running
+        self._decisions: Decisions = []
+
+    def __enter__(self) -> None:
+        self._running[id(self._decisions)] = self._decisions
+        self._token = _decisions.set(self._decisions)
+
+    def __exit__(self, *_: object) -> None:
+        _decisions.reset(self._token)
+        del self._running[id(self._decisions)]
 
 
 def note(decision: Requirement | None) -> None:
@@ -281,7 +291,11 @@ def note(decision: Requirement | None) -> None:
 
 def rights_here() -> Rights | None:
     """The rights of the request or websocket at hand; None for nobody, and outside of both."""
-    return getattr(g, RIGHTS, None) if has_app_context() else None
+    try:
+        here = cast("Any", g)._get_current_object()  # noqa: SLF001 - Werkzeug's documented way, and four times as fast
+    except RuntimeError:  # no request, no websocket
+        return None
+    return getattr(here, RIGHTS, None)
 
 
 def noting_here() -> contextlib.AbstractContextManager[None]:

@@ -614,9 +614,10 @@ class Sessions:
         """The same for a connection's callback, of which there are many: when the session was last seen, and by whom, is
         noted once a second.
         """
-        session, now = connection.session, time.time()
+        session = connection.session
         if session is None:
             return
+        now = time.time()
         self._stay_awake(session)
         if not 0 <= now - connection.seen_at < NOTED_EVERY:  # below 0: the clock was set back
             connection.seen_at = now
@@ -671,8 +672,10 @@ class Sessions:
             return False
         if connection.bound_to and self.is_cut_off:
             connection.end(*self.cut_off)
-        elif any(time.time() > self.deadline(session) for session in connection.bound_to):
-            connection.end(CloseCode.SESSION_CHANGED, "the session has expired")
+        now = time.time()
+        for session in connection.bound_to:
+            if now > self.deadline(session):
+                connection.end(CloseCode.SESSION_CHANGED, "the session has expired")
         return not connection.ended
 
     # ------------------------------------------------------------------------------------------ known sessions

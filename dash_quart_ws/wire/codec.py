@@ -47,6 +47,9 @@ NO_RENDERER = f"rendererId must be a string of 1 to {ID_CHARACTERS} characters"
 _ID = (str, dict)
 """What Dash's component ids are."""
 
+_OUTPUTS = (list, dict)
+"""What a request's outputs are: of several, or of one."""
+
 MOST_OBJECTS = 250_000
 """Objects and arrays in one message, as near as counting their brackets tells: nobody else is served while they are made."""
 
@@ -131,26 +134,31 @@ def _decode_object(item: dict[str, Any]) -> Inbound:
 
 def _callback_request(item: dict[str, Any]) -> Inbound:
     request_id, renderer_id, payload = _id_or_none(item, "requestId"), _renderer_id(item), item.get("payload")
-
-    def invalid(reason: str) -> Invalid:
-        return Invalid(reason, request_id, renderer_id, is_request=True)
-
     if request_id is None:
-        return invalid(f"requestId must be a string of 1 to {ID_CHARACTERS} characters")
-    if renderer_id is None:
-        return invalid(f"rendererId must be a string of at most {ID_CHARACTERS} characters")
-    if not isinstance(payload, dict):
-        return invalid(f"payload must be an object, not {_kind(payload)}")
+        wrong = f"requestId must be a string of 1 to {ID_CHARACTERS} characters"
+    elif renderer_id is None:
+        wrong = f"rendererId must be a string of at most {ID_CHARACTERS} characters"
+    elif not isinstance(payload, dict):
+        wrong = f"payload must be an object, not {_kind(payload)}"
+    else:
+        wrong = _wrong_in(payload)
+        if not wrong:
+            return CallbackRequest(request_id, renderer_id, payload)
+    return Invalid(wrong, request_id, renderer_id, is_request=True)
+
+
+def _wrong_in(payload: dict[str, Any]) -> str:
+    """What is wrong in the payload of a callback request; an empty text for nothing."""
     if not isinstance(payload.get("output"), str):
-        return invalid(f"payload.output must be a string, not {_kind(payload.get('output'))}")
+        return f"payload.output must be a string, not {_kind(payload.get('output'))}"
     for name in ("inputs", "state"):
         if not _are_dependencies(payload.get(name, [])):
-            return invalid(f"payload.{name} must be a list of objects with id and property")
-    if not isinstance(payload.get("outputs", []), list | dict):
-        return invalid(f"payload.outputs must be a list or an object, not {_kind(payload['outputs'])}")
+            return f"payload.{name} must be a list of objects with id and property"
+    if not isinstance(payload.get("outputs", []), _OUTPUTS):
+        return f"payload.outputs must be a list or an object, not {_kind(payload['outputs'])}"
     if not _are_strings(payload.get("changedPropIds", [])):
-        return invalid("payload.changedPropIds must be a list of strings")
-    return CallbackRequest(request_id, renderer_id, payload)
+        return "payload.changedPropIds must be a list of strings"
+    return ""
 
 
 def _are_dependencies(value: Any) -> bool:
@@ -169,9 +177,7 @@ def _is_dependency(value: Any) -> bool:
 
 
 def _are_strings(value: Any) -> bool:
-    if not isinstance(value, list):
-        return False
-    return all(isinstance(one, str) for one in value)
+    return isinstance(value, list) and {str}.issuperset(map(type, value))
 
 
 def _get_props_response(item: dict[str, Any]) -> Inbound:
@@ -305,9 +311,7 @@ def queued(message: Outbound) -> Queued:
     """Encode a message, and keep beside the text what its waiting place has to know."""
     if isinstance(message, SetProps):  # first, and by the shortest way: there are many of them
         return Queued(_set_props(message), is_update=True, tab=message.renderer_id, sets=message.sets)
-    if isinstance(message, Welcome | HeartbeatAck):
-        return Queued(encode(message))
-    return Queued(encode(message), tab=message.renderer_id)
+    return Queued(encode(message), tab=getattr(message, "renderer_id", None))
 
 
 def conflate(queue: Iterable[Queued]) -> deque[Queued]:
