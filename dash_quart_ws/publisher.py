@@ -22,7 +22,7 @@ from .connections.presence import KnownConnection
 from .connections.receipt import Pending, PendingReceipt, Receipt
 from .connections.session import KnownSession, Session
 from .exceptions import ConfigurationError
-from .wire.close import CloseCode
+from .wire.close import CloseCode, cut_reason
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -149,7 +149,7 @@ class Publisher:
             user: every session that this user has begun before now. A later login is not affected.
             all: everybody's.
             keep: sessions to spare.
-            reason: why.
+            reason: why, in at most 123 bytes: the clients, the hooks and the log get it.
 
         Raises:
             TypeError: not exactly one of `session`, `user` and `all` was given.
@@ -160,12 +160,14 @@ class Publisher:
         broker = self._opened()
         expires = time.time() + self._duration
         kept = tuple(_id_of(one) for one in _as_iterable(keep))
+        reason = cut_reason(reason)
         if session is not None:
             owner = session.user if isinstance(session, Session) and session.users else None
-            revocation = Revocation(Scope.SESSION, _id_of(session), broker.next_position(), expires, user=owner)
+            subject, position = _id_of(session), broker.next_position()
+            revocation = Revocation(Scope.SESSION, subject, position, expires, user=owner, reason=reason)
         else:
             scope, subject = (Scope.ALL, "") if user is None else (Scope.USER, str(user))
-            revocation = Revocation(scope, subject, broker.next_position(), expires, keep=kept)
+            revocation = Revocation(scope, subject, broker.next_position(), expires, keep=kept, reason=reason)
         security.warning(
             "end %s=%.64r ending=%s reason=%.64r by=publisher",
             revocation.scope, revocation.subject, revocation.ending, reason,
@@ -206,7 +208,7 @@ class Publisher:
         """
         target = _target(user=user, session=session, connection=connection, topic=topic, all=all)
         code = CloseCode.CLOSED_BY_APP_RETRY if reconnect else CloseCode.CLOSED_BY_APP
-        asked = self._opened().request(Close(target, code, reason or "closed").json())
+        asked = self._opened().request(Close(target, code, cut_reason(reason or "closed")).json())
         receipt = PendingReceipt(asked)
         self._outcome(receipt, asked, _receipt_of, "a close")
         return receipt

@@ -211,7 +211,7 @@ async def test_a_revocation_is_stored_when_the_call_returns_and_its_receipt_says
     (revocation,) = a.ears.revocations.values()
     assert b.ears.revocations == a.ears.revocations
     assert (revocation.scope, revocation.subject, revocation.keep) == (Scope.USER, "mallory", ("s1",))
-    assert revocation.ending is Ending.REVOKED
+    assert (revocation.ending, revocation.reason) == (Ending.REVOKED, "banned")
     assert 364 * DAY < revocation.expires - time.time() <= 365 * DAY
     assert crew.join().ears.revocations == a.ears.revocations
     assert [one.name for one in caplog.records if "reason='banned'" in one.message] == ["dash_quart_ws.security"]
