@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from quart_auth import AuthUser, QuartAuth, current_user, login_user, logout_use
 from werkzeug.security import check_password_hash, generate_password_hash
 
 from dash_quart_ws import (
+    BrokerError,
     KnownSession,
     QuartBackend,
     Receipt,
@@ -456,10 +458,15 @@ async def watch(visit: str | None, tab: str) -> Any:
     """Runs while the page is shown to an administrator."""
     own, shown = current_session(), None
     while ctx.websocket is not None and own is not None and visit is not None and visits.get(tab) == visit:
-        counted = [(one, len(backend.connections(session=one))) for one in backend.sessions(all=True)]
-        sessions = sorted([str(one.user), *seen(one), str(count), one.id] for one, count in counted)
+        try:
+            here = await backend.all_connections()
+        except BrokerError:  # it is away for a moment: what is shown stays
+            await asyncio.sleep(TICK)
+            continue
+        count = Counter(one.session and one.session.id for one in here)
+        sessions = sorted([str(one.user), *seen(one), str(count[one.id]), one.id] for one in backend.sessions(all=True))
         users = await asyncio.to_thread(sql, "SELECT name, admin FROM users ORDER BY name")
-        now = sessions, users, sum(one.session is None for one in backend.connections())
+        now = sessions, users, count[None]
         if now != shown:
             await ctx.websocket.set_prop("people", "children", people(*now, own))
             shown = now
