@@ -7,7 +7,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 PORT ?= 8050
 WORKERS ?= 1
 
-.PHONY: demo test test-all lint types unit soak assets assets-check assets-test browser redis node format bench bench-browser clean
+.PHONY: demo test test-all lint types unit soak assets assets-check assets-test browser redis nginx node format bench bench-browser clean
 
 # `make demo WORKERS=4`: with several processes, and a Redis for them unless DASH_QUART_WS_BROKER names one.
 demo: $(VENV)/.demo $(if $(filter-out 1,$(WORKERS)),$(if $(DASH_QUART_WS_BROKER),,redis))
@@ -22,7 +22,7 @@ lint: $(VENV)/.test
 types: $(VENV)/.test
 	$(BIN)/mypy
 
-unit: $(VENV)/.test browser redis
+unit: $(VENV)/.test browser redis nginx
 	$(BIN)/pytest
 
 # The tests with every Python and Dash that is promised: `make test-all`; a part of them: `make test-all TESTS=tests/test_drift.py`.
@@ -63,6 +63,10 @@ browser:
 # The tests start and stop servers of their own.
 redis:
 	@command -v redis-server >/dev/null && command -v openssl >/dev/null || .ci/debian-packages redis-server openssl
+
+# The tests let it read the configurations that the guide shows.
+nginx:
+	@command -v nginx >/dev/null || .ci/debian-packages nginx-light
 
 # This backend beside Dash's own, and with thousands of connections open; then two workers with a Redis between them.
 bench: $(VENV)/.test redis

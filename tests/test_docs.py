@@ -10,6 +10,7 @@ import importlib.util
 import inspect
 import json
 import re
+import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
@@ -21,9 +22,13 @@ from quart_auth import AuthUser, login_user, logout_user
 import dash_quart_ws
 from dash_quart_ws import CloseCode, Config, Connection, QuartBackend, Receipt, Session
 from dash_quart_ws._dash import QuartDashServer
+from dash_quart_ws.brokers.base import Target, TargetKind
 
 from .asgi import Closed, InProcessSocket
-from .server import ROOT, SOCKET_PATH, request_message
+from .brokers.contract import record
+from .brokers.crew import Crew, outcome
+from .brokers.redis_server import RedisServer
+from .server import ROOT, SOCKET_PATH, await_for, request_message
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -221,7 +226,7 @@ def test_every_python_block_compiles(page: Path) -> None:
 def test_the_readme_and_every_page_of_the_guide_but_none_else_is_read_here() -> None:
     assert {page.name for page in GUIDE} == {
         "asvs.md", "bridge.md", "callbacks.md", "errors.md", "guard.md", "index.md", "push.md", "security.md", "serving.md",
-        "sessions.md",
+        "sessions.md", "workers.md",
     }  # fmt: skip
     assert len(blocks(README)) == 3
 
@@ -352,6 +357,71 @@ def test_the_table_of_a_public_class_names_attributes_that_it_has(cls: type[Any]
         known |= set(re.findall(r"self\.(\w+)", inspect.getsource(cls.__init__)))
     assert len(names) >= 4
     assert set(names) <= known
+
+
+# ---------------------------------------------------------------------------------------- others understand it, too
+
+
+@pytest.mark.parametrize(
+    "page", [README, *(ROOT / "docs" / name for name in ("serving.md", "workers.md"))], ids=lambda page: page.name
+)
+def test_nginx_takes_what_is_shown_for_it(page: Path, tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        [
+            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj",
+            "/CN=localhost", "-keyout", str(key), "-out", str(certificate),
+        ],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    shown = re.findall(r"^```nginx\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    assert shown
+    for block in shown:
+        part = "\n".join(
+            re.findall(r"# (map .*)", block)
+        )  # of a server that is not shown whole, and what goes beside it
+        server = block if "server {" in block else f"{part}\nserver {{ listen 8000;\n{block}\n}}"
+        tls = f"ssl_certificate {certificate};\nssl_certificate_key {key};\n"
+        (tmp_path / "nginx.conf").write_text(
+            f"pid {tmp_path}/pid;\nevents {{}}\nhttp {{\naccess_log off;\n{tls}{server}}}\n"
+        )
+        command = ["nginx", "-t", "-q", "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf"), "-e", "stderr"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+async def test_the_user_of_redis_that_the_guide_shows_may_do_what_workers_and_publishers_need(tmp_path: Path) -> None:
+    (shown,) = re.findall(r"^ACL SETUSER .*$", (ROOT / "docs" / "workers.md").read_text("utf-8"), re.MULTILINE)
+    redis = RedisServer(tmp_path)
+    await asyncio.to_thread(redis.start)
+    with redis.look() as client:
+        client.execute_command(*shown.split())
+        client.acl_setuser("default", enabled=False)
+    place = f"127.0.0.1:{redis.port}/0"
+    crew = Crew(f"redis://dashboard:secret@{place}?prefix=dashboard")
+    try:
+        a, b = crew.join(), crew.join()
+        topic = Target(TargetKind.TOPIC, "prices")
+        await outcome(a.broker.subscribe(topic))
+        await outcome(a.broker.record(record("s")))
+        a.broker.enter("c", {})
+        await a.broker.position()
+        b.ears.answer = {"connections": 1, "slowest_ms": 0.5}
+        async with dash_quart_ws.Publisher(f"redis://dashboard:secret@{place}?prefix=dashboard") as publisher:
+            await publisher.set_props("a", {"b": 1}, topic="prices")
+            assert (await publisher.revoke(user="mallory")).closed == 1
+            assert (await publisher.close_connections(all=True)).closed == 1
+            assert [one.id for one in await publisher.sessions(all=True)] == ["s"]
+            assert await publisher.connections() == ()  # what was entered is no connection's
+        await await_for(lambda: a.ears.pushes)
+        await a.knows("mallory")
+        assert await outcome(a.broker.claim("something"))
+        elsewhere = dash_quart_ws.Publisher(f"redis://dashboard:secret@{place}?prefix=other", timeout=0.2)
+        with pytest.raises(dash_quart_ws.DashQuartWsError, match="perm"):
+            await asyncio.to_thread(elsewhere.__enter__)
+    finally:
+        await crew.end()
+        redis.kill()
 
 
 # ------------------------------------------------------------------------------------------------ links resolve
