@@ -7,6 +7,7 @@ through their broker, so that what it does is what `QuartBackend`'s methods of t
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import datetime as dt
 import logging
 import os
@@ -14,7 +15,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from .brokers.base import Answers, Revocation, Scope, Target, TargetKind
+from .brokers.base import Revocation, Scope, SessionRecord, Target, TargetKind
+from .brokers.calls import settle
 from .brokers.messages import Close, Closed, Push
 from .callbacks.websocket import props_message
 from .config import BROKER_VARIABLE
@@ -25,11 +27,10 @@ from .exceptions import ConfigurationError
 from .wire.close import CloseCode, cut_reason
 
 if TYPE_CHECKING:
-    import concurrent.futures
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import TracebackType
 
-    from .brokers.base import Presence, SessionRecord
+    from .brokers.base import Answers, Presence
     from .brokers.redis import RedisBroker
     from .connections.connection import Connection
 
@@ -90,6 +91,7 @@ class Publisher:
         self._duration = duration
         self._lock = threading.Lock()
         self._broker = self._make()
+        self._unlisting: set[concurrent.futures.Future[None]] = set()
         self._open_in: int | None = None
         """The process in which the broker has been loaded: a fork takes no threads along."""
 
@@ -140,9 +142,9 @@ class Publisher:
     ) -> PendingReceipt:
         """End sessions, on every worker: their tokens are nobody there, and their connections are closed.
 
-        Without an event loop this returns when the revocation is stored; `.result()` then waits for what the workers say.
-        A worker that is `missing` in the receipt has not said so yet: it gets the revocation as soon as it hears the broker
-        again, and serves nobody for longer than its lease until then.
+        Without an event loop this returns when the revocation is stored, and what it ends is out of the list of `sessions`;
+        `.result()` then waits for what the workers say. One that is `missing` in the receipt has not said so yet: it gets
+        the revocation as soon as it hears the broker again, and serves nobody for longer than its lease until then.
 
         Args:
             session: one session, or its id.
@@ -173,9 +175,21 @@ class Publisher:
             revocation.scope, revocation.subject, revocation.ending, reason,
         )  # fmt: skip
         appended = broker.append(revocation)
+        unlisted = _unlist(broker, appended.stored)
+        self._unlisting.add(unlisted)
+        unlisted.add_done_callback(self._unlisting.discard)
+        answered: concurrent.futures.Future[Answers] = concurrent.futures.Future()
+
+        def ask(_done: concurrent.futures.Future[None]) -> None:
+            error = unlisted.exception()
+            if error is None:
+                appended.answers.add_done_callback(lambda known: settle(answered, known.result()))
+            else:
+                settle(answered, error=error)
+
+        unlisted.add_done_callback(ask)
         receipt = PendingReceipt(appended.stored)
-        appended.stored.add_done_callback(_failing(receipt))
-        self._outcome(receipt, appended.answers, _receipt_of, "a revocation", waits_for=appended.stored)
+        self._outcome(receipt, answered, _receipt_of, "a revocation", waits_for=unlisted)
         return receipt
 
     def close_connections(
@@ -235,8 +249,7 @@ class Publisher:
     def sessions(self, *, user: str | None = None, all: bool = False) -> Pending[tuple[KnownSession, ...]]:
         """The sessions of a user, or of all, as the workers have seen them; the one that was seen last comes first.
 
-        It is the workers that take a session out that has ended: one that ended while none was running is listed until one
-        begins.
+        A session that has ended is taken out by who has ended it, or by the next worker that begins.
 
         Args:
             user: whose.
@@ -282,6 +295,7 @@ class Publisher:
         """
         with self._lock:
             if self._open_in == os.getpid():
+                concurrent.futures.wait(tuple(self._unlisting), self._timeout)
                 self._broker.close()
             self._open_in = None
 
@@ -306,8 +320,7 @@ class Publisher:
             if self._open_in == os.getpid():
                 return
             if self._open_in is not None:
-                self._broker = self._make()
-                self._open_in = None
+                self._broker, self._unlisting, self._open_in = self._make(), set(), None
             self._broker.load()
             self._open_in = os.getpid()
 
@@ -329,29 +342,57 @@ class Publisher:
     ) -> Pending[T]:
         """What comes of a future. Where nobody can await it, it is waited for here, so that no failure goes unseen."""
 
-        def settle(done: concurrent.futures.Future[S]) -> None:
+        def know(done: concurrent.futures.Future[S]) -> None:
             try:
                 pending.resolve(make(done.result()))
             except Exception as error:  # noqa: BLE001 - it belongs to who asks
                 logger.warning("%s failed: %s", what, error)
                 pending.fail(error)
 
-        future.add_done_callback(settle)
+        future.add_done_callback(know)
         if not _is_on_loop():
-            (waits_for or future).result()
+            if waits_for is not None:
+                waits_for.result()
+            else:
+                pending.result()
         return pending
 
 
-def _failing(receipt: PendingReceipt) -> Callable[[concurrent.futures.Future[Revocation]], None]:
-    """Tells who waits for a receipt that nothing is stored, of which the workers could say anything."""
+def _unlist(broker: RedisBroker, stored: concurrent.futures.Future[Revocation]) -> concurrent.futures.Future[None]:
+    """Take the sessions that a revocation ends out of the list of sessions: it is who revokes that does it.
 
-    def settle(stored: concurrent.futures.Future[Revocation]) -> None:
+    Fails when nothing is stored, and only then: the list is for people to look at.
+    """
+    done: concurrent.futures.Future[None] = concurrent.futures.Future()
+
+    def write(ids: Sequence[str]) -> None:
+        written = [broker.record(SessionRecord.over(id)) for id in ids]
+        if written:
+            written[-1].add_done_callback(lambda _: settle(done))
+        else:
+            settle(done)
+
+    def read(records: concurrent.futures.Future[list[SessionRecord]]) -> None:
+        known = [] if records.exception() is not None else records.result()
+        write([one.id for one in known if _ends(stored.result(), one)])
+
+    def begin(_stored: concurrent.futures.Future[Revocation]) -> None:
         error = stored.exception()
         if error is not None:
-            logger.warning("a revocation is not stored yet: %s", error)
-            receipt.fail(error)
+            settle(done, error=error)
+        elif stored.result().scope is Scope.SESSION:
+            write([stored.result().subject])
+        else:
+            broker.ask_records().add_done_callback(read)
 
-    return settle
+    stored.add_done_callback(begin)
+    return done
+
+
+def _ends(revocation: Revocation, record: SessionRecord) -> bool:
+    """Whether a revocation of a user or of all ends the session of this record."""
+    is_meant = revocation.scope is Scope.ALL or revocation.subject in record.users
+    return is_meant and record.seen < revocation.position and record.id not in revocation.keep
 
 
 def _target(

@@ -301,6 +301,31 @@ async def test_the_sessions_of_a_user_are_listed_the_one_that_was_seen_last_firs
     assert [one.id for one in everybody] == ["s3", "s2", "s1"]
 
 
+async def test_what_a_revocation_has_ended_is_no_longer_listed_and_what_it_spares_is(crew: Crew) -> None:
+    a = crew.join()
+    for id, user in (("s1", "alice"), ("s2", "alice"), ("s3", "bob"), ("s4", "bob"), ("s5", "carol")):
+        await outcome(a.broker.record(record(id, user, 1.0)))
+    await outcome(a.broker.record(record("later", "alice", 1.0, seen=10**15)))  # a login that comes after the ban
+
+    def script(publisher: Publisher) -> list[set[str]]:
+        def listed() -> set[str]:
+            return {one.id for one in publisher.sessions(all=True).result()}
+
+        publisher.revoke(user="alice", keep="s2")
+        of_alice = listed()
+        publisher.revoke(session="s3")
+        of_bob = listed()
+        publisher.revoke(all=True, keep=["s2", "s5"])
+        return [of_alice, of_bob, listed()]
+
+    assert await in_script(script) == [
+        {"s2", "s3", "s4", "s5", "later"}, {"s2", "s4", "s5", "later"}, {"s2", "s5", "later"},
+    ]  # fmt: skip
+    async with Publisher() as publisher:
+        publisher.revoke(user="alice", keep="later")  # nobody waits for what comes of it
+    assert {one.id for one in a.broker.records()} == {"s5", "later"}
+
+
 # --------------------------------------------------------------------------------------------- on an event loop
 
 
@@ -328,7 +353,7 @@ async def test_what_failed_is_raised_where_it_is_awaited_and_logged_where_it_is_
         with pytest.raises(BrokerError):
             await publisher.set_props("a", {"b": 1}, all=True)
         await await_for(forgotten.done)
-    assert "a revocation is not stored yet" in caplog.text
+    assert "a revocation failed" in caplog.text
 
 
 async def test_what_nobody_has_waited_for_is_done_before_the_publisher_is_closed(crew: Crew) -> None:
