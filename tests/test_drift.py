@@ -20,6 +20,7 @@ from dash.backends import get_backend
 from dash.backends._quart import QuartDashServer, QuartRequestAdapter, QuartResponseAdapter
 from dash.background_callback.managers import BaseBackgroundCallbackManager
 from quart import Quart
+from werkzeug.local import LocalProxy
 
 from dash_quart_ws import QuartBackend
 from dash_quart_ws._dash import assets_endpoint, is_own_first_request, to_json_is_known
@@ -52,8 +53,8 @@ ATTRIBUTES: dict[str, tuple[object, tuple[str, ...]]] = {
     "app.css._resources": (getattr(app.css, "_resources", None), ("_resources",)),
     "component": (component, ("_namespace", "_prop_names", "_type", "_valid_wildcard_attributes")),
     "dash._pages": (importlib.import_module("dash._pages"), ("_path_to_page",)),
-    "dash._callback": (_callback, ("_initialize_context", "_prepare_response")),
     "sys": (sys, ("_getframe",)),
+    "werkzeug": (LocalProxy, ("_get_current_object",)),
     "backend": (
         app.backend,
         ("_get_traceback", "_ws_shutdown_event", "error_handling_mode", "request_adapter", "response_adapter"),
@@ -243,6 +244,11 @@ def test_dashs_json_is_the_one_that_is_known() -> None:
 def test_the_pages_router_has_the_ids_by_which_it_is_known() -> None:
     ids = vars(importlib.import_module("dash.dash"))
     assert (ids["_ID_LOCATION"], ids["_ID_CONTENT"]) == ("_pages_location", "_pages_content")
+
+
+@pytest.mark.parametrize("name", ["_initialize_context", "_prepare_response"])
+def test_dashs_wrapper_calls_functions_of_these_names(name: str) -> None:
+    assert callable(getattr(_callback, name)), "it goes the long way then: tests/test_dash.py says whether it is known"
 
 
 @pytest.mark.parametrize("name", ["_invoke_callback", "_async_invoke_callback"])
