@@ -283,6 +283,11 @@ def _broker(options: Config) -> Finding:
         return STORED.unsafe(
             "after a restart, sessions that were logged out or revoked are valid again: leave broker='memory:' out"
         )
+    if options.is_shared:
+        return STORED.yours(
+            "logouts and revocations are kept in the shared broker: give it persistence (appendonly yes) and "
+            "maxmemory-policy noeviction"
+        )
     return STORED.fine("logouts and revocations are stored, and survive a restart")
 
 

@@ -85,6 +85,7 @@ class Cluster(Listener):
         self._hub = hub
         self._sessions = sessions
         self._config = config
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._is_lost = False
         self._is_ending_all = False
         self._waiting: deque[Callable[[], object]] = deque(maxlen=WAITING_AT_MOST)
@@ -98,6 +99,7 @@ class Cluster(Listener):
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
         """The broker has been loaded: hear from the others, on this loop."""
+        self._loop = loop
         self._is_lost = self._is_claiming = self._is_looking = False
         self._broker.listen(self, loop)
 
@@ -200,7 +202,9 @@ class Cluster(Listener):
             self._host.session_gone(session, reason)
             return
         self._ends.append((session, reason))
-        if not self._is_claiming:
+        if (
+            not self._is_claiming and self._loop is not None and self._loop.is_running()
+        ):  # else nobody calls hooks at all
             self._is_claiming = True
             self._host.spawn(self._claim_ends(), name="ends of sessions", context=contextvars.Context())
 

@@ -223,6 +223,9 @@ class RedisBroker(Broker):
         with self._loading:
             if self._thread is not None:
                 raise RuntimeError("the broker has been loaded")
+            if self._worker.pid != os.getpid():  # a server that imports the app, and then forks its workers
+                self._worker = _new_worker()
+                self._own = {self._worker.id}
             started: concurrent.futures.Future[list[Revocation]] = concurrent.futures.Future()
             thread = threading.Thread(target=self._serve, args=(started,), name="dash-quart-ws-broker", daemon=True)
             thread.start()

@@ -1161,3 +1161,31 @@ async def test_a_claim_whose_answer_was_lost_is_still_its_makers(own_redis: Redi
             assert await outcome(one.broker.claim("it")) is False
         finally:
             await crew.end()
+
+
+# ------------------------------------------------------------------------------------------------------- processes
+
+FORKING = """
+import os, sys
+from dash_quart_ws.brokers.redis import RedisBroker
+
+broker = RedisBroker(sys.argv[1])
+read, write = os.pipe()
+if os.fork() == 0:
+    broker.load()
+    os.write(write, broker.worker.id.encode())
+    broker.close()
+    os._exit(0)
+os.wait()
+broker.load()
+print(os.read(read, 1000).decode(), broker.worker.id)
+broker.close()
+"""
+
+
+def test_workers_that_were_forked_after_the_app_was_imported_are_not_one_and_the_same(redis: RedisServer) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", FORKING, redis.url], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    child, parent = ran.stdout.split()
+    assert child != parent

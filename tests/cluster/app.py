@@ -61,7 +61,7 @@ server.config["QUART_AUTH_COOKIE_SECURE"] = False
 server.config["QUART_AUTH_DURATION"] = int(os.environ.get("DURATION", "86400"))
 QuartAuth(server)
 backend = QuartBackend.of(app)
-app.layout = html.Div([html.Button(id="go"), *(html.Div(id=id) for id in ("a", "b", "c", "d", "open"))])
+app.layout = html.Div([html.Button(id="go"), *(html.Div(id=id) for id in ("a", "b", "c", "d", "e", "open"))])
 add_public_routes(app, ["/public"])
 
 
@@ -91,6 +91,14 @@ def in_a_thread(value: Any) -> str:
     ran.append(f"{quart_auth.current_user.auth_id} {value}")
     time.sleep(0.05)
     return f"{quart_auth.current_user.auth_id} {value}"
+
+
+@app.callback(Output("e", "children"), Input("go", "n_clicks"))
+async def stream(_value: Any) -> None:
+    """Says what time it is, all the time."""
+    while True:
+        await ctx.websocket.set_prop("e", "title", time.time())
+        await asyncio.sleep(0.005)
 
 
 @protected_callback(Output("c", "children"), Input("go", "n_clicks"), groups=["staff"], app=app)

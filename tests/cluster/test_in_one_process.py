@@ -7,10 +7,12 @@ import contextlib
 import dataclasses
 import json
 import logging
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import quart_auth
+from dash import Input, Output
 from quart_auth import AuthUser
 
 from dash_quart_ws import QuartBackend, Receipt
@@ -19,7 +21,8 @@ from dash_quart_ws.brokers.messages import Close, Push
 from dash_quart_ws.brokers.redis import RedisBroker
 from dash_quart_ws.sessions import revocations
 
-from ..sessions.site import Site, ending, is_open, until
+from ..server import request_message
+from ..sessions.site import ECHO, Site, ending, is_open, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -273,3 +276,89 @@ def test_two_dash_apps_on_one_server_agree_on_the_broker(url: str) -> None:
     second = QuartBackend(server=first.server, broker=url, lease=3.0)
     with pytest.raises(ConfigurationError, match="lease="):
         Dash("second", backend=second, routes_pathname_prefix="/second/", assets_folder="no-assets")
+
+
+# ------------------------------------------------------------------------ a lease that has passed before a timer notices
+
+
+def lapse(site: Site) -> None:
+    """As in a process that has been suspended, and wakes up right here."""
+    site.server.extensions["dash_quart_ws"].broker._lease_until = 0.0
+
+
+LONG = {"lease": 600.0}
+"""So that no proof comes in between."""
+
+
+async def test_past_its_lease_a_worker_sends_nothing_more(url: str) -> None:
+    async with Site(broker=url, **LONG) as site, site.websocket(await site.login("alice")) as socket:
+        assert await is_open(socket)
+        lapse(site)
+        await site.backend.set_props("a", {"title": "too late"}, user="alice")
+        assert site.backend.connections() == ()
+        assert await ending(socket, unless="set_props") == 1012
+
+
+async def test_past_its_lease_a_worker_starts_no_callback(url: str) -> None:
+    site = Site(broker=url, **LONG)
+    ran: list[int] = []
+
+    @site.app.callback(Output("text", "value"), Input("go", "n_clicks"))
+    async def run(value: int) -> int:
+        ran.append(value)
+        return value
+
+    async with site, site.websocket(await site.login("alice")) as socket:
+        assert await is_open(socket)
+        lapse(site)
+        await socket.send(request_message("text.value"))
+        assert await ending(socket) == 1012
+        assert ran == []
+
+
+async def test_a_callback_that_has_waited_for_its_thread_does_not_start_past_the_lease(url: str) -> None:
+    site = Site(broker=url, callback_threads=1, **LONG)
+    go_on, ran = threading.Event(), []
+
+    @site.app.callback(Output("text", "value"), Input("go", "n_clicks"))
+    def run(value: int) -> int:
+        ran.append(value)
+        assert go_on.wait(10)
+        return value
+
+    async with site:
+        alice, bob = await site.login("alice"), await site.login("bob")
+        async with site.websocket(alice) as first, site.websocket(bob) as second:
+            await first.send(request_message("text.value", 1))
+            await until(lambda: ran)
+            await second.send(request_message("text.value", 2))
+            assert await is_open(second)  # the request before it has been taken
+            over_http = {**ECHO, "output": "text.value", "outputs": {"id": "text", "property": "value"}}
+            posted = asyncio.create_task(site.request("POST", "/_dash-update-component", bob, json=over_http))
+            await asyncio.sleep(0.1)  # until it waits for the thread, too: nothing tells
+            lapse(site)
+            go_on.set()
+            assert (await posted).status == 503
+            assert (await site.get("/", bob)).status == 503
+        assert ran == [1]
+
+
+async def test_a_response_over_http_that_comes_past_the_lease_is_not_sent(url: str) -> None:
+    site = Site(broker=url, **LONG)
+
+    @site.app.callback(Output("text", "value"), Input("go", "n_clicks"))
+    async def slow(value: int) -> str:
+        site.entered.set()
+        await site.go_on.wait()
+        return "for alice only"
+
+    async with site:
+        alice = await site.login("alice")
+        body = {**ECHO, "output": "text.value", "outputs": {"id": "text", "property": "value"}}
+        posted = asyncio.create_task(site.request("POST", "/_dash-update-component", alice, json=body))
+        await site.entered.wait()
+        lapse(site)
+        site.go_on.set()
+        reply = await posted
+        assert (reply.status, reply.headers["Retry-After"]) == (503, "5")
+        assert "alice" not in str(reply.body)
