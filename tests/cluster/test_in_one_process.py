@@ -65,17 +65,22 @@ async def outsider(url: str, **options: Any) -> AsyncIterator[RedisBroker]:
 # ------------------------------------------------------------------------------------------------------ revocations
 
 
-async def test_a_view_may_sign_a_user_out_everywhere_and_in_again_while_other_workers_revoke_too(url: str) -> None:
+async def test_a_view_may_sign_a_user_out_everywhere_and_in_again_while_other_workers_revoke_too(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with two(url) as (a, b):
+        broker = a.server.extensions["dash_quart_ws"].broker
+        known = broker.next_position
 
         @a.server.get("/new-password")
         async def new_password() -> dict[str, Any]:
-            for number in range(20):  # so that the position which is given here is not the one that it gets
-                b.backend.revoke(session=f"somebody else's {number}")
+            # What others have revoked is not known here yet: it gets a later position than the one that is given.
+            monkeypatch.setattr(broker, "next_position", lambda: known() - 50)
             receipt = await a.backend.revoke(user="alice")
             quart_auth.login_user(AuthUser("alice"))
             return {"closed": receipt.closed}
 
+        await b.backend.revoke(session="somebody else's")
         before, elsewhere = await a.login("alice"), await b.login("alice")
         after = (await a.get("/new-password", before)).cookie
         assert after
@@ -83,6 +88,22 @@ async def test_a_view_may_sign_a_user_out_everywhere_and_in_again_while_other_wo
             assert (await site.me(after))[0] == "alice"
             assert await site.is_nobody(before)
             assert await site.is_nobody(elsewhere)
+
+
+async def test_until_a_ban_has_its_position_nobody_whom_it_names_gets_in_here(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Site(broker=url) as site:
+        broker = site.server.extensions["dash_quart_ws"].broker
+        known = broker.next_position
+        cookie = await site.login("alice")
+        await site.backend.revoke(session="somebody else's")
+        late = await site.login("alice")  # it has seen more than the position that the ban is given first
+        monkeypatch.setattr(broker, "next_position", lambda: known() - 50)
+        site.backend.revoke(user="alice")
+        assert (await site.me(late))[0] is None  # at once, whether or not the store has answered
+        assert await site.is_nobody(cookie)
+        assert await site.is_nobody(late)
 
 
 async def test_a_reason_is_told_to_the_clients_of_every_worker_and_to_one_hook(url: str) -> None:
