@@ -34,6 +34,7 @@ from werkzeug.security import check_password_hash, generate_password_hash
 
 from dash_quart_ws import (
     BrokerError,
+    Connection,
     KnownSession,
     QuartBackend,
     Receipt,
@@ -47,7 +48,7 @@ from dash_quart_ws import (
 )
 
 USERS = {"alice": ("wonderland", False), "bob": ("builder", False), "admin": ("overseer", True)}
-ADMINISTRATORS = "administrators"
+ADMINISTRATORS, ANNOUNCEMENTS = "administrators", "announcements"
 SITES = {"Northwind": "#0ea5e9", "Harbour": "#8b5cf6", "Highridge": "#f59e0b"}
 CAPACITY, TICK, POINTS = 80, 0.5, 150  # megawatts of a site, seconds between updates, points in the chart
 SHIFT, WEEK = 8 * 3600, 7 * 24 * 3600  # seconds
@@ -66,9 +67,14 @@ def groups_of(user: str) -> list[str]:  # not async: it is asked in a thread
     return [ADMINISTRATORS] if sql("SELECT 1 FROM users WHERE name = ? AND admin", user) else []
 
 
+def may_follow(user: str | None, topic: str) -> bool:
+    return user is not None and topic == ANNOUNCEMENTS
+
+
 hosts = os.environ.get("DEMO_HOSTS")  # the names that this server goes by, such as "windward.example.org,localhost"
 options = QuartBackend(
     list_groups=groups_of,
+    authorize_topic=may_follow,
     idle_timeout=SHIFT,  # watching is not doing: a page that is left open all night has to sign in again
     absolute_timeout=WEEK,
     allowed_hosts=hosts.split(",") if hosts else None,
@@ -364,6 +370,12 @@ async def report(_clicks: int) -> str:
     return f"{sum(measure(site, time.time()) for site in SITES) * 24:,.0f} MWh a day, if the wind stays"
 
 
+@backend.on_connect
+async def follow(connection: Connection) -> None:
+    if connection.user is not None:
+        await backend.subscribe(connection, ANNOUNCEMENTS)
+
+
 # --------------------------------------------------------------------------------- who is signed in, and ending that
 
 
@@ -439,9 +451,10 @@ def people(sessions: list[list[str]], users: list[tuple[Any, ...]], nobodies: in
         do = {"do": "switch", "to": name}
         switches.append([name, html.Button(id=do, role="switch", disabled=name == own.user, **state)])
     others = html.Button("End every session but mine", id={"do": "end-others", "to": ""})
+    announce = html.Button("Announce maintenance", id={"do": "announce", "to": ""})
     without = html.P(f"Websockets of visitors without a login: {nobodies}", id="nobodies")
     return [
-        card("sessions", "Sessions", table("User", *SEEN, "Websockets", "", rows=rows), others, without),
+        card("sessions", "Sessions", table("User", *SEEN, "Websockets", "", rows=rows), others, announce, without),
         card("users", "Users", table("User", "Administrator", rows=switches)),
     ]
 
@@ -497,6 +510,8 @@ async def administer(_clicks: list[int | None]) -> Any:
         case {"do": "end-others"}:
             receipt = backend.revoke(all=True, keep=own, reason="ended by an administrator")
             return told("Every session but yours ended", await receipt)
+        case {"do": "announce"}:  # to everybody who is signed in, on whichever worker
+            await backend.set_props("notice", {"children": "Maintenance in ten minutes"}, topic=ANNOUNCEMENTS)
         case {"do": "switch", "to": user} if user != own.user:
             await asyncio.to_thread(sql, "UPDATE users SET admin = NOT admin WHERE name = ?", user)
             return told(f"The rights of {user} have changed", await backend.rights_changed(user))

@@ -269,6 +269,20 @@ def test_the_administrator_ends_all_of_a_user_and_everybody_elses(profile: Profi
     admin.wait_for_news()
 
 
+def test_an_announcement_reaches_everybody_who_is_signed_in_and_nobody_else(profile: Profile) -> None:
+    alice, nobody, admin = profile("first"), profile("second"), profile("third")
+    alice.sign_in("alice")
+    nobody.open("/status")
+    nobody.wait_for_badge("Live")
+    admin.sign_in("admin", "/admin")
+    admin.wait_for(lambda: users(admin) == ["admin", "alice"], "everyone")
+    admin.press(None, "Announce maintenance")
+    for one in (alice, admin):
+        one.wait_for(lambda one=one: one.text("notice") == "Maintenance in ten minutes", "the announcement")
+    nobody.wait_for_news()
+    assert nobody.text("notice") == ""
+
+
 def test_nobody_else_sees_or_calls_what_is_the_administrators(profile: Profile) -> None:
     alice, bob, admin = profile("first"), profile("second"), profile("third")
     alice.sign_in("alice")
@@ -292,7 +306,7 @@ def test_nobody_else_sees_or_calls_what_is_the_administrators(profile: Profile) 
         "state": [{"id": "tab", "property": "data", "value": "x"}],
     }
     orders = [{"do": "end", "to": session}, {"do": "end-all", "to": session}, {"do": "end-others", "to": ""}]
-    orders += [{"do": "switch", "to": "bob"}, {"do": "switch", "to": "admin"}]
+    orders += [{"do": "switch", "to": "bob"}, {"do": "switch", "to": "admin"}, {"do": "announce", "to": ""}]
     for forged, answer in [
         (watch, "Only administrators see"),
         *((pressed(one, admin), "Only administrators may") for one in orders),
