@@ -1189,3 +1189,27 @@ def test_workers_that_were_forked_after_the_app_was_imported_are_not_one_and_the
     )
     child, parent = ran.stdout.split()
     assert child != parent
+
+
+async def test_a_worker_that_has_lost_the_others_trusts_itself_when_it_is_known_to_be_counted_among_them(
+    crew: Crew,
+) -> None:
+    """A process that was suspended may hear that nothing was revoked before it hears that it was declared dead."""
+    member = crew.join(lease=600.0)  # neither of its probes comes by itself
+    broker = member.broker
+
+    def wake_up() -> None:
+        broker._proven_until = broker._lease_until = 0.0
+        broker._prove(broker.clock())
+
+    assert broker._tell(wake_up)
+    await await_for(lambda: member.ears.events == ["lost"])
+    assert not member.is_fresh
+
+    def be_counted() -> None:
+        broker._heard(([], []))
+        broker._prove(broker.clock())
+
+    assert broker._tell(be_counted)
+    await await_for(lambda: member.ears.events == ["lost", "regained"])
+    assert member.is_fresh

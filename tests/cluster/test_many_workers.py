@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ..server import BRIDGE, Server, await_for, closed, command_for, free_port, wait_for
-from .workers import APP, is_nobody, worker
+from ..server import BRIDGE, Server, await_for, closed, command_for, free_port, next_message, wait_for
+from .workers import APP, is_nobody, listens, worker
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,3 +67,20 @@ def test_another_apps_workers_do_not_get_into_ours(redis: RedisServer, tmp_path:
         finally:
             theirs.stop()
         assert ours.get("/", ours.login("alice")).status == 200
+
+
+async def test_hosts_may_run_different_servers(redis: RedisServer, tmp_path: Path) -> None:
+    broker = f"{redis.url}?prefix=mixed"
+    with worker(tmp_path, broker, server="uvicorn") as a, worker(tmp_path, broker, server="granian") as b:
+        cookie = a.login("alice")
+        async with a.bridge(cookie) as here, b.bridge(cookie) as there:
+            listens(redis, "user:alice", 2)
+            await await_for(lambda: len(a.get("/all").json) == 2, what="both to be listed")
+            await b.aget("/push?user=alice&value=hello")
+            for socket in (here, there):
+                assert (await next_message(socket, "set_props"))["payload"]["props"] == {"title": "hello"}
+            assert (await b.aget("/logout", cookie)).status == 200
+            for socket in (here, there):
+                assert (await closed(socket))[0] == 4501
+        assert is_nobody(a, cookie)
+        assert is_nobody(b, cookie)

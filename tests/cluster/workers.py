@@ -39,10 +39,15 @@ def events(server: Server, kind: str | None = None) -> list[list[Any]]:
     return [one for one in server.get("/state").json["events"] if kind in (None, one[0])]
 
 
-def listens(store: RedisServer, target: str) -> None:
-    """Wait until some worker hears what is pushed to a target, such as `user:alice`."""
+def listens(store: RedisServer, target: str, workers: int = 1) -> None:
+    """Wait until so many workers hear what is pushed to a target, such as `user:alice`."""
     with store.look() as client:
-        wait_for(lambda: client.pubsub_channels(f"*:to:{target}"), what=f"somebody to listen to {target}")
+
+        def is_heard() -> bool:
+            channels = client.pubsub_channels(f"*:to:{target}")
+            return sum(count for _, count in client.pubsub_numsub(*channels)) >= workers
+
+        wait_for(is_heard, what=f"{workers} to listen to {target}")
 
 
 def is_nobody(server: Server, cookie: str) -> bool:
