@@ -35,6 +35,7 @@ EVENTS = {
     "stale-page": rf"stale-page user=(?:{QUOTED}|None) session=(?:{ID}|nobody) page=(?:{ID}|nobody|None) remote={PLAIN}",
     "unsafe-next": rf"unsafe-next target={QUOTED} remote={PLAIN}",
     "foreign-host": rf"foreign-host host={QUOTED} remote={PLAIN}",
+    "effects-refused": rf"effects-refused code=\d+ reason={QUOTED} remote={PLAIN}",
     "abuse": rf"abuse user=(?:{QUOTED}|None) {SESSION} connection=[0-9a-f]{{16}} reason={QUOTED} remote={PLAIN}",
 }  # fmt: skip
 
@@ -65,6 +66,7 @@ def everything_happens(target: Target, alice: str, bob: str, token: str) -> None
     target.post(payload("who.children", MARK))  # denied: nobody
     target.get("/groups/bob/staff")
     target.get("/login/carol?next=//evil.test/")
+    target.request("POST", "/_dash-quart-ws/effects", body={"id": MARK})
     target.request("GET", f"/me?x={MARK}", headers={"Host": "evil.test"})
     target.post(signing_in("mallory", f"wr0ng {MARK}", f"?next=/{MARK}"))
     target.get("/revoke/carol")
