@@ -19,11 +19,13 @@ from quart_auth import AuthUser
 from dash_quart_ws import current_session
 from dash_quart_ws.callbacks import effects
 from tests.asgi import Closed
-from tests.server import Reply, request_message, result
+from tests.server import BRIDGE, Reply, attach, call, closed, request_message, result
+from tests.server import serving as real_server
 from tests.sessions.site import ORIGIN, Site, ending, is_open, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from dash_quart_ws.brokers.base import Broker
 
@@ -657,3 +659,30 @@ async def test_what_goes_on_after_its_callback_is_told_that_it_is_too_late(site:
         site.go_on.set()
         await site.task  # type: ignore[attr-defined]
     assert "this callback is over" in site.late  # type: ignore[attr-defined]
+
+
+# --------------------------------------------------------------------------------------------------- real servers
+
+
+@pytest.mark.parametrize("server", ["hypercorn", "uvicorn", "granian"])
+async def test_on_every_server_a_logout_lets_its_answer_out_before_the_close_frame(server: str, tmp_path: Path) -> None:
+    with real_server(tmp_path, server=server, app="tests.bridge.app:server", env={"EFFECTS": "yes"}) as running:
+        cookie = running.login("alice")
+        page = await asyncio.to_thread(running.page_token, cookie)
+        async with running.bridge(cookie) as other, running.connect(cookie, **BRIDGE) as socket:
+            assert (await attach(socket, page))["type"] == "session"
+            payload = await call(socket, "signed-out.children")
+            assert result(payload) == "goodbye None"
+            assert (await closed(socket))[0] == 4501
+            assert (await closed(other))[0] == 4501
+        assert running.get("/me", cookie).json["user"] is None
+        for expected in (204, 404):
+            reply = running.request(
+                "POST",
+                f"/_dash-quart-ws/effects?endId={page}",
+                cookie=cookie,
+                body={"id": payload["effects"]},
+                headers={"Origin": running.origin},
+            )
+            assert reply.status == expected
+            assert ("QUART_AUTH=;" in str(reply.headers["Set-Cookie"])) is (expected == 204)
