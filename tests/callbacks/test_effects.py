@@ -114,7 +114,7 @@ def add_callbacks(site: Site) -> None:  # noqa: C901 - a list of callbacks
         quart_auth.logout_user()
         site.entered.set()
         await site.go_on.wait()
-        return "too late"
+        return "still in time"
 
     @app.callback(Output("switch", "children"), GO)
     async def switch(name: str) -> str:
@@ -426,12 +426,26 @@ async def test_after_its_logout_a_connection_runs_nothing_more_though_its_answer
         assert time.monotonic() - started < 5
 
 
+async def test_a_callback_has_time_to_end_after_its_logout() -> None:
+    async with (
+        serving(close_timeout=0.01, cancel_timeout=30) as patient,
+        signed_in(patient) as (socket, _cookie, _page),
+    ):
+        await socket.send(request_message("outlong.children"))
+        await patient.entered.wait()
+        await asyncio.sleep(0.1)  # longer than any other callback has that ends its own connection
+        patient.go_on.set()
+        assert result(await answer(socket)) == "still in time"
+        assert await ending(socket) == 4501
+
+
 async def test_after_a_logout_a_page_that_needs_no_login_goes_on_as_nobodys(site: Site) -> None:
     async with serving(login_required=False) as open_site, signed_in(open_site) as (socket, cookie, page):
         payload = await ask(socket, "out")
         assert await ending(socket) == 4102
         reply = await fetch(open_site, payload["effects"], cookie, page=page)
         assert reply.json["session"] is None
+        assert "dash-quart-ws-visitor" in cookies_of(reply), "so that a login in this browser finds its connection"
         query = {"endId": reply.json["page"]}
         assert (await open_site.get("/_dash-quart-ws/session", query_string=query)).status == 204
 
@@ -631,10 +645,16 @@ async def test_with_dashs_own_worker_a_callback_is_told_what_to_do_and_a_logout_
 ) -> None:
     cookie = await site.login("alice")
     async with site.websocket(cookie, bridge=False) as socket:
-        for name in ("cookie", "login", "renew", "write"):
+        at_once, at_the_end = (
+            "this callback's websocket is Dash's own worker's",
+            "renew_login() and quart's session need the",
+        )
+        told = {"cookie": at_once, "login": at_once, "renew": at_the_end, "write": at_the_end}
+        for name, text in told.items():
             payload = await ask(socket, name, "bob")
             assert payload["status"] == "error", name
-            assert "bridge=False" in caplog.text
+            assert text in caplog.text
+            assert "leave out bridge=False" in caplog.text
             caplog.clear()
         assert "effects" not in (payload := await ask(socket, "outsync"))
         assert result(payload) == "None None"
