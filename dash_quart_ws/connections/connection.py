@@ -395,8 +395,9 @@ class Connection:
             return
         self._wire.attached(renderer_id)
         if renderer_id not in self._renderers:
-            self._renderers[renderer_id] = Renderer(self, renderer_id, page)
+            self._renderers[renderer_id] = Renderer(self, renderer_id)
             logger.debug("attached connection=%s renderer=%.64r", self.id, renderer_id)
+        self._renderers[renderer_id].page = page  # it may be another one of the same session
         self.send(messages.Attached(renderer_id, self._session_id))
 
     def _drop(self, renderer_id: str) -> None:

@@ -27,10 +27,10 @@ class Renderer:
 
     __slots__ = ("_gone", "_questions", "connection", "id", "page", "tasks")
 
-    def __init__(self, connection: Connection, id: str, page: str | None = None) -> None:
+    def __init__(self, connection: Connection, id: str) -> None:
         self.connection = connection
         self.id = id
-        self.page = page
+        self.page: str | None = None
         """The token of its page, with which it has attached; None where tabs do not attach."""
         self._gone = False
         # Dicts, because an empty set takes up three times as much, and most tabs run nothing most of the time.

@@ -92,6 +92,7 @@ def has_replaced(extension: QuartAuth) -> bool:
 
 def bind(extension: QuartAuth) -> None:
     """Make quart-auth's functions work in callbacks over the websocket; everywhere else they are what they were."""
+    # On the object: the class is quart-auth's, or the app's.
     set_method: Callable[[str, Any], None] = functools.partial(setattr, extension)
     set_method("load_user", functools.partial(_load_user, extension, extension.load_user))
     set_method("login_user", functools.partial(_login_user, extension, extension.login_user))

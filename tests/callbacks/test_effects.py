@@ -17,6 +17,7 @@ from quart import session
 from quart_auth import AuthUser
 
 from dash_quart_ws import current_session
+from dash_quart_ws._dash import sign_page
 from dash_quart_ws.callbacks import effects
 from tests.asgi import Closed
 from tests.server import BRIDGE, Reply, attach, call, closed, request_message, result
@@ -570,6 +571,16 @@ async def test_another_page_of_the_same_session_gets_no_effects(site: Site) -> N
         for wrong in (page + "x", "", site.page_token(None)):
             payload = await ask(socket, "cookie", "blue")
             assert (await fetch(site, payload["effects"], cookie, page=wrong)).status == 403
+
+
+async def test_a_tab_that_attaches_with_another_page_of_its_session_gets_what_is_that_pages(site: Site) -> None:
+    async with signed_in(site) as (socket, cookie, _page):
+        session_id = await site.session_id(cookie)
+        other = sign_page(site.app, f"{session_id}.another")
+        await ask(socket, "echo")
+        await socket.send(json.dumps({"type": "attach", "rendererId": "tab", "payload": {"page": other}}))
+        payload = await ask(socket, "cookie", "blue")
+        assert (await fetch(site, payload["effects"], cookie, page=other)).status == 204
 
 
 @pytest.mark.parametrize("origin", [None, "null", "http://evil.example", "https://localhost", "http://localhost:81"])
