@@ -221,3 +221,38 @@ def test_what_was_asked_before_the_login_is_not_run_and_not_shown_after_it(
     assert browser.text("worked") == ""
     assert browser.is_settled
     wait_for(lambda: len(open_site.proxy.live) == 1, PATIENCE, "one socket")
+
+
+def test_without_a_shared_worker_login_and_logout_work_as_well(
+    open_site: Site, browser_at: Callable[..., Browser], alice: str
+) -> None:
+    browser = browser_at(**OPEN)
+    browser.witness("delete window.SharedWorker;")
+    name = browser.arrive(None)
+    sign_in(browser, alice)
+    browser.wait_for_text("signed-in", f"welcome {alice}")
+    browser.wait_for_ticks(alice)
+    browser.click("sign-out")
+    browser.wait_for_text("signed-out", "goodbye None")
+    browser.wait_for_ticks(None)
+    assert browser.text("tab") == name
+    assert me(browser)["user"] is None
+    assert len(open_site.proxy.live) == 1
+
+
+def test_when_the_effects_cannot_be_fetched_the_callback_is_an_error_and_nothing_is_shown(
+    site: Site, browser: Browser, alice: str
+) -> None:
+    browser.log_in(alice)
+    browser.arrive(alice)
+    browser.cdp("Network.enable")
+    browser.cdp("Network.setBlockedURLs", urls=["*/_dash-quart-ws/effects*"])
+    try:
+        browser.click("paint")
+        browser.wait_for(lambda: any("cannot be reached" in one for one in browser.errors()), "the error")
+        assert browser.text("painted") == ""
+        assert browser.is_settled
+    finally:
+        browser.cdp("Network.setBlockedURLs", urls=[])
+    browser.click("paint")
+    browser.wait_for_text("painted", "painted 2")
