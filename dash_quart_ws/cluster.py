@@ -201,10 +201,10 @@ class Cluster(Listener):
         if not self._broker.is_shared:
             self._host.session_gone(session, reason)
             return
+        if self._loop is None or not self._loop.is_running():  # nobody calls hooks, either
+            return
         self._ends.append((session, reason))
-        if (
-            not self._is_claiming and self._loop is not None and self._loop.is_running()
-        ):  # else nobody calls hooks at all
+        if not self._is_claiming:
             self._is_claiming = True
             self._host.spawn(self._claim_ends(), name="ends of sessions", context=contextvars.Context())
 
