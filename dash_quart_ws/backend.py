@@ -314,10 +314,21 @@ class QuartBackend(_Backend):
         async def threaded() -> Any:
             await request.get_json(silent=True)  # kept by the request: there is nothing to wait for in the thread
             if not inspect.iscoroutinefunction(view):
-                return await self.pool().run(self._sessions.payer(), view)
-            return await self.pool().run(self._sessions.payer(), lambda: asyncio.run(view()))
+                return await self._run_in_thread(view)
+            return await self._run_in_thread(lambda: asyncio.run(view()))
 
         return threaded
+
+    async def _run_in_thread(self, work: Callable[[], Any]) -> Any:
+        """Run something for who sends this request, when a thread is free: until then their session may have ended."""
+        is_somebody = rights_here() is not None
+
+        def run() -> Any:
+            if is_somebody:
+                self._sessions.require_proof()
+            return work()
+
+        return await self.pool().run(self._sessions.payer(), run)
 
     def _bundle(self, view: Callable[..., Any]) -> Callable[..., Any]:
         """Component bundles, as Dash serves them, but compressed, with an ETag, and without a file read on the event loop."""
@@ -427,7 +438,7 @@ class QuartBackend(_Backend):
                     with noting_here():
                         if inspect.iscoroutinefunction(handler):
                             return await call()
-                        return await self.pool().run(self._sessions.payer(), call)
+                        return await self._run_in_thread(call)
 
                 limit = self._runner.endpoint_limit(rule, handler)
                 return jsonify(await self._sessions.while_valid(answer(), rights_here(), limit=limit))

@@ -294,8 +294,7 @@ class Runner:
             if rights is not None:
                 # A background job runs in another process, where nobody is logged in: it is told what its user is now.
                 prepared.context[RIGHTS] = rights.carried()
-                if self._sessions.is_cut_off:
-                    abort(503, "nobody can tell whether the session has ended")
+                self._sessions.require_proof()
             return prepared.call()
 
         return cast("str", await self._pool().run(user, call))

@@ -244,6 +244,11 @@ class Sessions:
         overdue = self._broker.clock() - self._broker.lease_until
         return AWAY if self._started and overdue > self._config.lease / 2 else CUT_OFF
 
+    def require_proof(self) -> None:
+        """Abort what is about to begin for a session, in whatever thread, if nobody can tell whether that has ended."""
+        if self.is_cut_off:
+            abort(503, "nobody can tell whether the session has ended")
+
     def verdict(self) -> tuple[CloseCode, str] | None:
         """How a session's connection has to end now; None when it may go on."""
         return self.cut_off if self.is_cut_off else None

@@ -341,12 +341,13 @@ async def test_a_callback_that_has_waited_for_its_thread_does_not_start_past_the
     site = Site(broker=url, callback_threads=1, **LONG)
     go_on, ran = threading.Event(), []
 
-    @site.app.callback(Output("text", "value"), Input("go", "n_clicks"))
+    @site.app.callback(Output("text", "value"), Input("go", "n_clicks"), api_endpoint="/api/run")
     def run(value: int) -> int:
         ran.append(value)
         assert go_on.wait(10)
         return value
 
+    site.app.setup_apis()
     async with site:
         alice, bob = await site.login("alice"), await site.login("bob")
         async with site.websocket(alice) as first, site.websocket(bob) as second:
@@ -356,10 +357,11 @@ async def test_a_callback_that_has_waited_for_its_thread_does_not_start_past_the
             assert await is_open(second)  # the request before it has been taken
             over_http = {**ECHO, "output": "text.value", "outputs": {"id": "text", "property": "value"}}
             posted = asyncio.create_task(site.request("POST", "/_dash-update-component", bob, json=over_http))
-            await asyncio.sleep(0.1)  # until it waits for the thread, too: nothing tells
+            asked = asyncio.create_task(site.request("POST", "/api/run", bob, json={"value": 3}))
+            await asyncio.sleep(0.1)  # until they wait for the thread, too: nothing tells
             lapse(site)
             go_on.set()
-            assert (await posted).status == 503
+            assert (await posted).status == (await asked).status == 503
             assert (await site.get("/", bob)).status == 503
         assert ran == [1]
 
