@@ -74,6 +74,7 @@ __all__ = [
     "opens_lazily",
     "page_found_for",
     "post_what_needs_http",
+    "response_here",
     "sign_page",
     "signed_page",
     "stop_running",
@@ -768,6 +769,11 @@ def callback_context() -> dict[str, Any]:
 def callback_here() -> Any:
     """What `ctx.websocket` is, in a callback over the websocket; None elsewhere."""
     return context_value.get({}).get("dash_websocket")
+
+
+def response_here() -> Any:
+    """What `ctx.response` is, in a callback or a background job; None elsewhere."""
+    return context_value.get({}).get("dash_response")
 
 
 # --------------------------------------------------------------------------------------------------------- pages

@@ -16,6 +16,7 @@ from dash import DiskcacheManager
 from quart import abort
 
 from ..sessions.access import Access, access_of, is_allowed
+from ..sessions.logins import NO_RESPONSE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -139,6 +140,8 @@ class SessionManager:
     def call_job_fn(self, key: str, job_fn: Any, args: Any, context: Any) -> Any:
         """Start a job, and see to it that it does not outlive its session."""
         session = self._jobs.session()  # before the start, which takes its time: it may be over by then
+        if isinstance(self._manager, DiskcacheManager):  # others may carry no objects
+            context["dash_response"] = NO_RESPONSE
         job = self._manager.call_job_fn(key, job_fn, args, context)
         self._jobs.started(session, self._manager, job)
         return job

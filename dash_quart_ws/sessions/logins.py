@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from quart import current_app, has_request_context
 from quart_auth import Action
 
-from .._dash import callback_here
+from .._dash import callback_here, response_here
 from ..exceptions import EffectsUnavailable
 from .known import can_be_signed
 
@@ -78,6 +78,30 @@ class Logins:
         }
 
 
+class NoResponse:
+    """What `ctx.response` is in a background job, where Dash leaves it out."""
+
+    def refuse(self, *_args: Any, **_options: Any) -> Any:
+        """Raises EffectsUnavailable."""
+        raise EffectsUnavailable(
+            "a background job belongs to no request, so it sets no cookies and headers, and logs nobody in or out: do it in "
+            "a callback that has the job's result as an input"
+        )
+
+    set_cookie = delete_cookie = set_header = append_header = refuse
+    headers = callback_response = property(refuse)
+
+
+NO_RESPONSE = NoResponse()
+
+
+def _check_job() -> None:
+    """A job's process may have been forked off in the middle of a request: quart-auth would take it for one."""
+    response = response_here()
+    if isinstance(response, NoResponse):
+        response.refuse()
+
+
 def caller_here() -> Caller | None:
     """The callback over the websocket that is running; None elsewhere, also in a request that it makes itself."""
     caller: Caller | None = None if has_request_context() else callback_here()
@@ -111,6 +135,7 @@ def _load_user(extension: QuartAuth, load_user: Callable[[], AuthUser]) -> AuthU
 
 
 def _login_user(extension: QuartAuth, login_user: Callable[[AuthUser], None], user: AuthUser) -> None:
+    _check_job()
     caller = caller_here()
     if caller is None:
         login_user(user)
@@ -124,6 +149,7 @@ def _login_user(extension: QuartAuth, login_user: Callable[[AuthUser], None], us
 
 
 def _logout_user(extension: QuartAuth, logout_user: Callable[[], None]) -> None:
+    _check_job()
     caller = caller_here()
     if caller is None:
         logout_user()

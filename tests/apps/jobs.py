@@ -42,7 +42,9 @@ server = app.server
 server.secret_key = "only for tests, and long enough to be one"
 server.config["QUART_AUTH_COOKIE_SECURE"] = False
 QuartAuth(server)
-app.layout = html.Div([html.Button(id="go"), html.Button(id="stop"), *(html.Div(id=id) for id in ("slow", "kept"))])
+app.layout = html.Div(
+    [html.Button(id="go"), html.Button(id="stop"), *(html.Div(id=id) for id in ("slow", "kept", "paints"))]
+)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -67,6 +69,25 @@ def slow(clicks: int) -> str:
     (folder / f"pid-{name}").write_text(str(os.getpid()))
     wait_until((folder / "go-on").exists)
     return f"made for {name} {clicks}"
+
+
+@callback(Output("paints", "children"), Input("go", "n_clicks"), background=True, prevent_initial_call=True)
+def paints(_clicks: int) -> list[str]:
+    """What comes of cookies and logins in a job."""
+    return [
+        refusal(lambda: ctx.response.set_cookie("colour", "blue")),
+        refusal(lambda: ctx.response.headers.set("X-Colour", "blue")),
+        refusal(lambda: quart_auth.login_user(AuthUser("bob"))),
+        refusal(quart_auth.logout_user),
+    ]
+
+
+def refusal(attempt: Callable[[], object]) -> str:
+    try:
+        attempt()
+    except RuntimeError as error:
+        return f"{type(error).__name__}: {error}"
+    return "done"
 
 
 @callback(

@@ -238,3 +238,13 @@ async def test_a_manager_that_takes_its_time_holds_up_nothing_but_its_own_callba
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
                 process.wait()
+
+
+def test_a_job_that_sets_cookies_or_logs_in_is_told_that_it_cannot(jobs: Server, tmp_path: Path) -> None:
+    alice = Visitor(jobs, "alice", tmp_path)
+    handles = alice.start("paints")
+    told = wait_for(lambda: alice.result("paints", handles))
+    assert len(told) == 4
+    for one in told:
+        assert one.startswith("EffectsUnavailable: ")
+        assert "do it in a callback that has the job's result as an input" in one
