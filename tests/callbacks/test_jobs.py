@@ -240,7 +240,9 @@ async def test_a_manager_that_takes_its_time_holds_up_nothing_but_its_own_callba
                 process.wait()
 
 
+@pytest.mark.parametrize("jobs", ["diskcache"], indirect=True)
 def test_a_job_that_sets_cookies_or_logs_in_is_told_that_it_cannot(jobs: Server, tmp_path: Path) -> None:
+    """Its process may be forked off within a request. A Celery worker knows of none: Dash has no `ctx.response` there."""
     alice = Visitor(jobs, "alice", tmp_path)
     handles = alice.start("paints")
     told = wait_for(lambda: alice.result("paints", handles))
