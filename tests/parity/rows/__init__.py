@@ -6,8 +6,8 @@ import importlib
 
 
 def load(site: str) -> None:
-    """Fill the table: with the rows of one server process only where they change what is global in Dash."""
-    for name in ("outputs", "inputs", "flow", "components", "errors", "background"):
+    """Fill the table. Hooks are all apps': they are there for the rows that are about them only, and for who reads it all."""
+    for name in ("outputs", "inputs", "flow", "components", "errors", "background", "paged"):
         importlib.import_module(f"{__name__}.{name}")
     if site in ("hooks", "all"):
         importlib.import_module(f"{__name__}.hooked")

@@ -1,1 +1,78 @@
-"""Dash's hooks and pages, which are the whole process's."""
+"""Dash's hooks, which are the whole process's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dash import Input, Output, ctx, hooks, html, set_props
+
+from ..table import click, feature, settle
+
+if TYPE_CHECKING:
+    from dash import Dash
+
+
+@hooks.layout()
+def add_to_layout(layout: Any) -> Any:
+    return [*layout, *(html.P(id=id) for id in ("of-hook", "of-clientside", "of-error"))]
+
+
+@hooks.setup()
+def set_up(app: Dash) -> None:
+    app.config.meta_tags.append({"name": "of-setup"})
+
+
+@hooks.callback(Output("of-hook", "children"), Input("go", "n_clicks"), prevent_initial_call=True)
+async def called(clicks: int) -> str:
+    return f"hook {clicks}"
+
+
+hooks.clientside_callback(
+    "(text) => `${text} client`",
+    Output("of-clientside", "children"),
+    Input("of-hook", "children"),
+    prevent_initial_call=True,
+)
+
+
+@hooks.error()
+def hear_of_errors(error: Exception) -> None:
+    set_props("of-error", {"children": f"hook: {error}"})
+
+
+@hooks.custom_data("number")
+def number(context: Any) -> int:
+    return len(context["inputs_list"])
+
+
+@hooks.index()
+def add_to_index(page: str) -> str:
+    return page.replace("</body>", "<i>of index</i></body>")
+
+
+@hooks.route(name="hooked", methods=("GET",))
+def route() -> Any:
+    return {"of": "route"}
+
+
+@feature(
+    "`hooks`: `layout`, `setup`, `callback`, `clientside_callback`, `error`, `custom_data`, `index`, `route`",
+    click("go"),
+    settle,
+    click("fails"),
+    settle,
+    lambda page: page.js("fetch(location.pathname + 'hooked').then((one) => one.json()).then((said) => answer = said)"),
+    shows={"out": "1 input", "of-hook": "hook 1", "of-clientside": "hook 1 client", "of-error": "hook: no",
+           "#meta[name=of-setup]": 1, "#body > i": 1, "answer": {"of": "route"}},
+    site="hooks",
+)  # fmt: skip
+def hooked(app: Dash) -> None:
+    app.layout = [html.Button(id="go"), html.Button(id="fails"), html.P(id="out"), html.P("kept", id="kept")]
+
+    @app.callback(Output("out", "children"), Input("go", "n_clicks"), prevent_initial_call=True)
+    def count(_clicks: int) -> str:
+        return f"{ctx.custom_data.number} input"
+
+    @app.callback(Output("kept", "children"), Input("fails", "n_clicks"), prevent_initial_call=True)
+    def fails(_clicks: int) -> str:
+        raise RuntimeError("no")
