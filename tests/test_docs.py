@@ -225,8 +225,8 @@ def test_every_python_block_compiles(page: Path) -> None:
 
 def test_the_readme_and_every_page_of_the_guide_but_none_else_is_read_here() -> None:
     assert {page.name for page in GUIDE} == {
-        "asvs.md", "bridge.md", "callbacks.md", "errors.md", "guard.md", "index.md", "push.md", "security.md", "serving.md",
-        "sessions.md", "workers.md",
+        "asvs.md", "bridge.md", "callbacks.md", "errors.md", "guard.md", "index.md", "parity.md", "push.md", "security.md",
+        "serving.md", "sessions.md", "workers.md",
     }  # fmt: skip
     assert len(blocks(README)) == 3
 

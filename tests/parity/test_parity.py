@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ..server import ROOT
 from .rows import load
 from .table import FEATURES, Feature
 
@@ -18,7 +19,11 @@ if TYPE_CHECKING:
 
 load("all")
 
-pytestmark = pytest.mark.browser
+
+def test_the_table_in_the_docs_has_these_rows() -> None:
+    lines = (ROOT / "docs" / "parity.md").read_text("utf-8").splitlines()
+    table = [line for line in lines if line.startswith("| ")][2:]
+    assert table == [f"| {one.name} | {one.says or 'the same'} |" for one in FEATURES]
 
 
 def visit(page: Page, site: Server, feature: Feature, transport: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -41,6 +46,7 @@ def calls(ran: dict[str, dict[str, int]], feature: Feature) -> dict[str, int]:
     return {name: sum(by.values()) for name, by in ran.items() if name not in feature.over_http}
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("feature", FEATURES, ids=lambda one: one.slug)
 def test_a_callback_is_over_the_socket_what_it_is_over_http(
     feature: Feature, page: Page, sites: Callable[[str], Server]
