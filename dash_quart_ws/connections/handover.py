@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import threading
 from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -21,6 +22,9 @@ T = TypeVar("T")
 LOOK_EVERY = 0.001
 """Seconds between two looks while items keep coming: as much later one may be taken than it could be. None: no looks."""
 
+GIVES_WAY = 0.002
+"""Seconds for which a thread gives way at most: a loop that is busy with something else takes the item when it can."""
+
 MOST_WAITING = 1024
 """Items that may wait; a thread that has more has to wait itself."""
 
@@ -31,7 +35,7 @@ PATIENCE = 1.0
 class Handover(Generic[T]):
     """Calls `take(item)` on the event loop for each item that any thread has put."""
 
-    __slots__ = ("_awake", "_items", "_look_every", "_loop", "_take_one")
+    __slots__ = ("_awake", "_items", "_look_every", "_looked", "_loop", "_take_one")
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, take: Callable[[T], object], *, look_every: float | None = LOOK_EVERY
@@ -41,6 +45,8 @@ class Handover(Generic[T]):
         self._take_one = take
         self._items: deque[T] = deque()
         self._awake = False
+        self._looked = threading.Event()
+        """Set when the loop has taken what it was woken for."""
 
     def __len__(self) -> int:
         return len(self._items)
@@ -53,8 +59,11 @@ class Handover(Generic[T]):
         self._items.append(item)
         if not self._awake:
             self._awake = True
+            self._looked.clear()
             with contextlib.suppress(RuntimeError):  # the loop has closed
                 self._loop.call_soon_threadsafe(self._look)
+                if self._look_every is not None:
+                    self._looked.wait(GIVES_WAY)
         if is_large or len(self._items) > MOST_WAITING:
             self._wait_for_the_loop()
 
@@ -66,7 +75,10 @@ class Handover(Generic[T]):
     def _look(self) -> None:
         if self._look_every is not None and self._items:
             self._loop.call_later(self._look_every, self._look)  # first: an item that raises is not the end of it
-            self.take()
+            try:
+                self.take()
+            finally:
+                self._looked.set()
             return
         self._awake = False  # first, so that a thread that puts something now wakes us again
         self.take()

@@ -98,6 +98,27 @@ async def test_a_thread_waits_until_its_large_item_has_been_taken() -> None:
     assert taken == [1]
 
 
+async def test_a_thread_gives_way_to_the_loop_for_the_first_of_its_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handover, "GIVES_WAY", 20.0)
+    taken: list[int] = []
+    items = Handover(asyncio.get_running_loop(), taken.append)
+
+    def put() -> list[int]:
+        items.put(1)
+        return taken.copy()
+
+    assert await asyncio.to_thread(put) == [1]
+
+
+async def test_a_thread_does_not_wait_long_for_a_loop_that_is_busy() -> None:
+    items: Handover[int] = Handover(asyncio.get_running_loop(), lambda _: None)
+    thread = threading.Thread(target=items.put, args=(1,))
+    thread.start()
+    thread.join(20)  # the loop can take nothing meanwhile
+    assert not thread.is_alive()
+    await until(lambda: not len(items))
+
+
 async def test_what_waits_can_be_taken_before_something_that_must_not_overtake_it() -> None:
     taken: list[int] = []
     items = Handover(asyncio.get_running_loop(), taken.append)
