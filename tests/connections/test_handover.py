@@ -102,12 +102,13 @@ async def test_a_thread_gives_way_to_the_loop_for_the_first_of_its_items(monkeyp
     monkeypatch.setattr(handover, "GIVES_WAY", 20.0)
     taken: list[int] = []
     items = Handover(asyncio.get_running_loop(), taken.append)
-
-    def put() -> list[int]:
-        items.put(1)
-        return taken.copy()
-
-    assert await asyncio.to_thread(put) == [1]
+    taken_by_then: list[list[int]] = []
+    thread = threading.Thread(target=lambda: (items.put(1), taken_by_then.append(taken.copy())))
+    thread.start()
+    thread.join(0.05)  # the loop can take nothing meanwhile
+    assert thread.is_alive()
+    await until(lambda: not thread.is_alive())
+    assert taken_by_then == [[1]]
 
 
 async def test_a_thread_does_not_wait_long_for_a_loop_that_is_busy() -> None:
