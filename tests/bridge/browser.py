@@ -325,8 +325,8 @@ class Browser(base.Browser):
         before = {pid: cpu_seconds(pid) for pid in pids}
         work()
         used = {pid: cpu_seconds(pid) - before[pid] for pid in pids}
-        pid, most = max(used.items(), key=lambda one: one[1])
-        assert most > 0.4, used
+        (most, pid), *others = sorted(((seconds, pid) for pid, seconds in used.items()), reverse=True)
+        assert most > max(0.15, *(3 * seconds for seconds, _ in others)), used  # it had to share its core with others
         return pid
 
 

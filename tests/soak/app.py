@@ -23,6 +23,7 @@ from quart import abort, request
 from quart_auth import AuthUser, QuartAuth, current_user, login_user, logout_user
 
 from dash_quart_ws import Connection, QuartBackend, Session, current_session, protected_callback
+from dash_quart_ws.callbacks.run import Runner
 from dash_quart_ws.connections import asgi
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ OUTSIDERS: set[str] = set()
 PACKAGES = ("dash_quart_ws", "quart", "quart_auth", "hypercorn", "wsproto", "h11")
 """Whose objects are counted: ours, and those of the layers below, which one of ours could hold on to."""
 
-KEPT = (".Revocation", "._dash.Plan", "._dash.Grouping")
+KEPT = (".Revocation", "._dash.Plan", "._dash.Grouping", ".run.Limits")
 """Objects that are there to stay: revocations, which are counted on their own, and what is worked out once for a callback."""
 
 
@@ -288,7 +289,8 @@ def sizes() -> Iterator[tuple[str, int]]:
     yield "timers", sum(not handle.cancelled() for handle in asyncio.get_running_loop()._scheduled)  # type: ignore[attr-defined]
     for one in lasting:
         for name, value in vars(one).items():
-            if isinstance(value, dict | list | set | deque | weakref.WeakSet):
+            is_kept = isinstance(one, Runner) and name == "_limits"  # for each callback, once
+            if isinstance(value, dict | list | set | deque | weakref.WeakSet) and not is_kept:
                 yield f"{type(one).__name__}.{name}", len(value)
 
 

@@ -1,4 +1,4 @@
-"""Dash's hooks, which are the whole process's."""
+"""Dash's hooks, which are the whole process's: its server registers them, and nobody who only reads the table."""
 
 from __future__ import annotations
 
@@ -12,47 +12,43 @@ if TYPE_CHECKING:
     from dash import Dash
 
 
-@hooks.layout()
-def add_to_layout(layout: Any) -> Any:
-    return [*layout, *(html.P(id=id) for id in ("of-hook", "of-clientside", "of-error"))]
+def hook() -> None:
+    """Register them: for each Dash app of this process that is made from then on."""
 
+    @hooks.layout()
+    def add_to_layout(layout: Any) -> Any:
+        return [*layout, *(html.P(id=id) for id in ("of-hook", "of-clientside", "of-error"))]
 
-@hooks.setup()
-def set_up(app: Dash) -> None:
-    app.config.meta_tags.append({"name": "of-setup"})
+    @hooks.setup()
+    def set_up(app: Dash) -> None:
+        app.config.meta_tags.append({"name": "of-setup"})
 
+    @hooks.callback(Output("of-hook", "children"), Input("go", "n_clicks"), prevent_initial_call=True)
+    async def called(clicks: int) -> str:
+        return f"hook {clicks}"
 
-@hooks.callback(Output("of-hook", "children"), Input("go", "n_clicks"), prevent_initial_call=True)
-async def called(clicks: int) -> str:
-    return f"hook {clicks}"
+    hooks.clientside_callback(
+        "(text) => `${text} client`",
+        Output("of-clientside", "children"),
+        Input("of-hook", "children"),
+        prevent_initial_call=True,
+    )
 
+    @hooks.error()
+    def hear_of_errors(error: Exception) -> None:
+        set_props("of-error", {"children": f"hook: {error}"})
 
-hooks.clientside_callback(
-    "(text) => `${text} client`",
-    Output("of-clientside", "children"),
-    Input("of-hook", "children"),
-    prevent_initial_call=True,
-)
+    @hooks.custom_data("number")
+    def number(context: Any) -> int:
+        return len(context["inputs_list"])
 
+    @hooks.index()
+    def add_to_index(page: str) -> str:
+        return page.replace("</body>", "<i>of index</i></body>")
 
-@hooks.error()
-def hear_of_errors(error: Exception) -> None:
-    set_props("of-error", {"children": f"hook: {error}"})
-
-
-@hooks.custom_data("number")
-def number(context: Any) -> int:
-    return len(context["inputs_list"])
-
-
-@hooks.index()
-def add_to_index(page: str) -> str:
-    return page.replace("</body>", "<i>of index</i></body>")
-
-
-@hooks.route(name="hooked", methods=("GET",))
-def route() -> Any:
-    return {"of": "route"}
+    @hooks.route(name="hooked", methods=("GET",))
+    def route() -> Any:
+        return {"of": "route"}
 
 
 @feature(
