@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 PORT ?= 8050
+JOBS ?= 2
 WORKERS ?= 1
 
 .PHONY: demo test test-all lint types unit soak assets assets-check assets-test browser redis nginx node format bench bench-browser clean
@@ -23,7 +24,7 @@ types: $(VENV)/.test
 	$(BIN)/mypy
 
 unit: $(VENV)/.test browser redis nginx
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(JOBS) --dist loadfile
 
 # The tests with every Python and Dash that is promised: `make test-all`; a part of them: `make test-all TESTS=tests/test_drift.py`.
 test-all: browser redis
