@@ -35,6 +35,7 @@ logging.basicConfig(stream=sys.stderr, level="INFO")
 groups: dict[str, list[str]] = {}
 may: dict[str, list[str]] = {}
 events: list[list[Any]] = []
+IDS = ("a", "b", "c", "d", "e", "open", "colour", "enter", "leave")
 ran: list[str] = []
 
 
@@ -61,7 +62,7 @@ server.config["QUART_AUTH_COOKIE_SECURE"] = False
 server.config["QUART_AUTH_DURATION"] = int(os.environ.get("DURATION", "86400"))
 QuartAuth(server)
 backend = QuartBackend.of(app)
-app.layout = html.Div([html.Button(id="go"), *(html.Div(id=id) for id in ("a", "b", "c", "d", "e", "open"))])
+app.layout = html.Div([html.Button(id="go"), *(html.Div(id=id) for id in IDS)])
 add_public_routes(app, ["/public"])
 
 
@@ -112,6 +113,24 @@ async def for_staff(_value: Any) -> str:
 async def subscribe(topic: str) -> Any:
     backend.subscribe(ctx.websocket.connection, topic)
     return topic
+
+
+@app.callback(Output("colour", "children"), Input("go", "n_clicks"))
+async def set_colour(value: str) -> str:
+    ctx.response.set_cookie("colour", value)
+    return value
+
+
+@app.callback(Output("enter", "children"), Input("go", "n_clicks"))
+async def enter(name: str) -> str:
+    quart_auth.login_user(AuthUser(name))
+    return name
+
+
+@app.callback(Output("leave", "children"), Input("go", "n_clicks"))
+async def leave(_value: Any) -> str:
+    quart_auth.logout_user()
+    return "logged out"
 
 
 @public_callback(Output("open", "children"), Input("go", "n_clicks"), app=app)

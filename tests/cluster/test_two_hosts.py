@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ..server import await_for, call, closed, next_message, request_message, result, wait_for
+from ..server import BRIDGE, attach, await_for, call, closed, next_message, request_message, result, wait_for
 from .workers import events, is_nobody, knows, listens, workers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     from ..brokers.redis_server import RedisServer
-    from ..server import Server
+    from ..server import Reply, Server
 
 
 @pytest.fixture(scope="module")
@@ -198,3 +200,71 @@ def test_sessions_are_known_on_both_until_they_end(hosts: list[Server]) -> None:
     b.get(f"/revoke?session={session['id']}")
     wait_for(lambda: "sam" not in [one["user"] for one in a.get("/state").json["sessions"]])
     assert is_nobody(a, cookie)
+
+
+# ------------------------------------------------------------------- cookies and logins of a callback on the other host
+
+
+@contextlib.asynccontextmanager
+async def page_on(host: Server, cookie: str) -> AsyncIterator[tuple[Any, str]]:
+    """A websocket with one tab attached, and the token of its page."""
+    token = await asyncio.to_thread(host.page_token, cookie)
+    async with host.connect(cookie, **BRIDGE) as socket:
+        assert (await next_message(socket))["type"] == "welcome"
+        assert (await attach(socket, token))["type"] == "session"
+        yield socket, token
+
+
+def fetch(host: Server, id: str, cookie: str, token: str) -> Reply:
+    """What the bridge posts, to whichever host its request comes."""
+    path = f"/_dash-quart-ws/effects?endId={token}"
+    return host.request("POST", path, cookie=cookie, body={"id": id}, headers={"Origin": host.origin})
+
+
+async def test_what_a_callback_does_on_one_is_fetched_from_the_other_and_once_only(hosts: list[Server]) -> None:
+    a, b = hosts
+    cookie = a.login("clara")
+    async with page_on(a, cookie) as (socket, token):
+        id = (await call(socket, "colour.children", "blue"))["effects"]
+        reply = await asyncio.to_thread(fetch, b, id, cookie, token)
+        assert (reply.status, reply.cookie) == (204, "colour=blue")
+        for host in hosts:
+            assert (await asyncio.to_thread(fetch, host, id, cookie, token)).status == 404
+
+
+async def test_a_login_in_a_callback_on_one_ends_the_session_before_it_on_both(hosts: list[Server]) -> None:
+    a, b = hosts
+    cookie = a.login("dora")
+    async with page_on(a, cookie) as (socket, token), b.bridge(cookie) as elsewhere:
+        id = (await call(socket, "enter.children", "emil"))["effects"]
+        reply = await asyncio.to_thread(fetch, b, id, cookie, token)
+        assert reply.status == 200
+        assert (await closed(socket))[0] == (await closed(elsewhere))[0] == 4102
+    for host in hosts:
+        assert is_nobody(host, cookie)
+        assert host.get("/me", reply.cookie).json["user"] == "emil"
+
+
+async def test_a_logout_in_a_callback_on_one_holds_on_the_other_before_its_cookie_goes(hosts: list[Server]) -> None:
+    a, b = hosts
+    cookie = a.login("fred")
+    async with page_on(a, cookie) as (socket, token), b.bridge(cookie) as elsewhere:
+        id = (await call(socket, "leave.children"))["effects"]
+        assert (await closed(elsewhere))[0] == 4501
+        assert is_nobody(b, cookie)
+        reply = await asyncio.to_thread(fetch, b, id, cookie, token)
+        assert (reply.status, reply.cookie) == (204, "QUART_AUTH=")
+
+
+async def test_a_revocation_on_the_other_host_overtakes_what_a_callback_did(hosts: list[Server]) -> None:
+    a, b = hosts
+    cookie = a.login("gina")
+    async with page_on(a, cookie) as (socket, token):
+        colour = (await call(socket, "colour.children", "red"))["effects"]
+        login = (await call(socket, "enter.children", "gina", "2"))["effects"]
+        await b.aget("/revoke?user=gina")
+        assert (await closed(socket))[0] == 4503
+    for id, host in ((colour, b), (login, a)):
+        reply = await asyncio.to_thread(fetch, host, id, cookie, token)
+        assert reply.status == 401
+        assert "colour" not in (reply.cookie or "")
