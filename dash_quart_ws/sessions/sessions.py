@@ -724,7 +724,8 @@ class Sessions:
     def _forget_known(self, revocation: Revocation) -> list[SessionRecord]:
         match revocation.scope:
             case Scope.SESSION:
-                return self._registry.forget(revocation.subject)
+                # The store is told also of one that nobody has told this worker of: it would keep that until a restart.
+                return self._registry.forget(revocation.subject) or [SessionRecord.over(revocation.subject)]
             case Scope.USER:
                 return self._registry.forget_all(self.is_over, revocation.subject)
             case Scope.ALL:

@@ -149,6 +149,27 @@ async def test_a_user_with_a_great_many_ended_sessions_loses_none_that_began_aft
         assert max(len(site.server.extensions["dash_quart_ws"].sessions.known_revocations()) for site in (a, b)) < 25
 
 
+async def test_the_store_forgets_a_session_that_the_worker_which_revokes_it_has_not_heard_of(
+    url: str, redis: RedisServer
+) -> None:
+    async with two(url) as (a, b):
+        session = await b.session_id(await b.login("alice"))
+        assert session is not None
+
+        def stored() -> bool:
+            with redis.look() as client:
+                return any(client.hexists(key, session) for key in client.keys("*:sessions"))
+
+        async with asyncio.timeout(10):
+            while not (stored() and a.backend.sessions(user="alice")):
+                await asyncio.sleep(0.01)
+        a.backend._extension.sessions._registry.forget(session)  # as if its record had been lost on the way
+        await a.backend.revoke(session=session)
+        async with asyncio.timeout(10):
+            while stored():
+                await asyncio.sleep(0.01)
+
+
 async def test_a_close_counts_what_it_has_closed_on_every_worker_and_leaves_the_sessions(url: str) -> None:
     async with two(url) as (a, b):
         cookie = await a.login("alice")
