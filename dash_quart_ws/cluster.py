@@ -279,7 +279,12 @@ class Cluster(Listener):
         answer: concurrent.futures.Future[Json] = concurrent.futures.Future()
 
         def know(receipt: concurrent.futures.Future[Receipt]) -> None:
-            answer.set_result(Closed(receipt.result().closed, receipt.result().slowest_ms).json())
+            if receipt.cancelled():
+                answer.cancel()
+            elif (error := receipt.exception()) is not None:
+                answer.set_exception(error)
+            else:
+                answer.set_result(Closed(receipt.result().closed, receipt.result().slowest_ms).json())
 
         self._host.change_rights(question.user).add_done_callback(know)
         return answer

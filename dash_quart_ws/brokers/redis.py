@@ -883,6 +883,7 @@ class RedisBroker(Broker):
             logger.error(
                 "no answer to another worker's question", exc_info=None if known.cancelled() else known.exception()
             )
+            self._answer(by, ask, None)  # who asks need not wait: this worker has not done it
         else:
             self._answer(by, ask, known.result())
 

@@ -19,6 +19,7 @@ from dash_quart_ws import QuartBackend, Receipt
 from dash_quart_ws.brokers.base import Target, TargetKind
 from dash_quart_ws.brokers.messages import Close, Push
 from dash_quart_ws.brokers.redis import RedisBroker
+from dash_quart_ws.connections.receipt import Pending
 from dash_quart_ws.sessions import revocations
 
 from ..server import request_message
@@ -168,6 +169,18 @@ async def test_the_store_forgets_a_session_that_the_worker_which_revokes_it_has_
         async with asyncio.timeout(10):
             while stored():
                 await asyncio.sleep(0.01)
+
+
+async def test_a_worker_that_cannot_read_the_rights_again_is_missing_at_once(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with two(url, broker_timeout=60.0) as (a, b):
+        failed: Pending[Receipt] = Pending()
+        failed.fail(RuntimeError("no groups"))
+        monkeypatch.setattr(b.server.extensions["dash_quart_ws"], "change_rights", lambda *_: failed)
+        async with asyncio.timeout(10):  # not when the time for an answer is up
+            receipt = await a.backend.rights_changed("alice")
+        assert receipt.missing == (b.server.extensions["dash_quart_ws"].broker.worker.id,)
 
 
 async def test_a_close_counts_what_it_has_closed_on_every_worker_and_leaves_the_sessions(url: str) -> None:
