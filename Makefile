@@ -27,7 +27,7 @@ unit: $(VENV)/.test browser redis nginx
 	$(BIN)/pytest -n $(JOBS) --dist loadfile
 
 # The tests with every Python and Dash that is promised: `make test-all`; a part of them: `make test-all TESTS=tests/test_drift.py`.
-test-all: browser redis
+test-all: browser redis nginx
 	.ci/test-all $(TESTS)
 
 # The load that `make test` puts on a server for a minute, for longer: `make soak SECONDS=600`; `SEED=…` repeats one.
@@ -65,9 +65,9 @@ browser:
 redis:
 	@command -v redis-server >/dev/null && command -v openssl >/dev/null || .ci/debian-packages redis-server openssl
 
-# The tests let it read the configurations that the guide shows.
+# In front of the tests' own servers, and to read the configurations that the guide shows.
 nginx:
-	@command -v nginx >/dev/null || .ci/debian-packages nginx-light
+	@PATH="$$PATH:/usr/sbin" && { command -v nginx && command -v openssl; } >/dev/null || .ci/debian-packages nginx-light openssl
 
 # This backend beside Dash's own, and with thousands of connections open; then two workers with a Redis between them.
 bench: $(VENV)/.test redis
