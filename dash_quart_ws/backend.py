@@ -457,14 +457,20 @@ class QuartBackend(_Backend):
         return dispatch
 
     def register_prune_error_handler(self, secret: str, prune_errors: bool) -> None:
-        """In debug mode, show Dash's traceback page for exceptions of this app's own routes; leave all else alone."""
+        """In debug mode, show Dash's traceback page for exceptions of this app's own routes; leave all else alone, also to
+        what handled every exception before.
+        """
         self.error_handling_mode = "prune" if prune_errors else "raise"
+        before = self.server.error_handler_spec[None][None].get(Exception)
 
         @self.server.errorhandler(Exception)
         async def debug_page(error: Exception) -> Any:
-            if isinstance(error, HTTPException):
-                return error
-            if not request or not request.path.startswith(self._prefix):
+            is_answer = isinstance(error, HTTPException)
+            if is_answer or not request or not request.path.startswith(self._prefix):
+                if before is not None:
+                    return await self.server.ensure_async(before)(error)
+                if is_answer:
+                    return error
                 raise error
             logger.error("exception on %s", request.path, exc_info=error)
             return Response(traceback_page(self, secret, error), status=500, content_type="text/html")

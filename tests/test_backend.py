@@ -270,6 +270,34 @@ async def test_in_debug_mode_a_missing_login_is_still_401_and_an_unknown_path_40
     assert "ZeroDivisionError" not in await broken_page.get_data(as_text=True), "Quart's own page, not Dash's"
 
 
+async def test_in_debug_mode_an_apps_handler_of_every_exception_goes_on_with_all_but_dashs() -> None:
+    server = Quart("debug")
+
+    @server.errorhandler(Exception)
+    def theirs(error: Exception) -> tuple[str, int]:
+        return f"theirs: {type(error).__name__}", 418
+
+    @server.get("/broken")
+    async def broken() -> str:
+        raise ZeroDivisionError
+
+    async def fails(_value: int) -> None:
+        raise ZeroDivisionError("what went wrong")
+
+    for prefix in ("/one/", "/two/"):
+        app = Dash(__name__, backend=QuartBackend(server=server, broker="memory:"), url_base_pathname=prefix)
+        app.layout = html.Div([html.Div(id="a"), dcc.Input(id="go")])
+        app.callback(Output("a", "children"), Input("go", "n_clicks"))(fails)
+        app.enable_dev_tools(debug=True, dev_tools_hot_reload=False)
+    client = server.test_client()
+    for path, name in (("/broken", "ZeroDivisionError"), ("/nowhere", "NotFound")):
+        assert await (await client.get(path)).get_data(as_text=True) == f"theirs: {name}"
+    for prefix in ("/one/", "/two/"):
+        reply = await client.post(f"{prefix}_dash-update-component", json=post("a.children"))
+        assert reply.status_code == 500
+        assert "what went wrong" in await reply.get_data(as_text=True), "Dash's traceback page"
+
+
 async def test_in_debug_mode_a_failed_http_callback_shows_dashs_traceback_page() -> None:
     app = make(layout=html.Div([html.Div(id="a"), dcc.Input(id="go")]))
 
