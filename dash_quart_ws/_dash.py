@@ -73,7 +73,6 @@ __all__ = [
     "needs_http",
     "opens_lazily",
     "page_found_for",
-    "post_what_needs_http",
     "response_here",
     "sign_page",
     "signed_page",
@@ -697,16 +696,6 @@ def cancels_jobs(spec: Mapping[str, Any]) -> bool:
     """Whether a callback of `callback_map` is one that Dash makes of the `cancel=` of background callbacks."""
     original = inspect.unwrap(spec["callback"]) if "callback" in spec else None
     return getattr(original, "__qualname__", None) == "Dash._setup_server.<locals>.cancel_call"
-
-
-def post_what_needs_http(app: Dash) -> None:
-    """Have the renderer post over HTTP what needs it, whatever else goes over the websocket.
-
-    It posts what is listed as running in the background; one with a `response` in its first answer is not asked for again.
-    """
-    for listed in app._callback_list:
-        if not listed["background"] and needs_http(app.callback_map.get(listed["output"], {})):
-            listed["background"] = {"interval": 1000}
 
 
 def given_to_set_props() -> Mapping[str, Any] | None:

@@ -51,7 +51,6 @@ from ._dash import (
     has_hot_reload,
     is_own_first_request,
     is_silent,
-    post_what_needs_http,
     stop_running,
     traceback_page,
     websocket_options,
@@ -280,7 +279,7 @@ class QuartBackend(_Backend):
         elif name == "_dash-layout":
             view_func = self._guard.layout(view_func)
         elif name == "_dash-dependencies":
-            view_func = self._guard.dependencies(self._listed(view_func))
+            view_func = self._guard.dependencies(view_func)
         elif name == self._app.config.health_endpoint:
             self._extension.health_paths.add(rule)
         elif view_func.__module__ == "dash.mcp._server":
@@ -294,16 +293,6 @@ class QuartBackend(_Backend):
         elif name not in OPEN_RULES:
             view_func = self._guard.data(view_func)
         super().add_url_rule(rule, view_func, endpoint, methods)
-
-    def _listed(self, view: Callable[..., Any]) -> Callable[..., Any]:
-        """Dash's list of callbacks, by which the renderer knows what to send over HTTP."""
-
-        @functools.wraps(view)
-        def listed() -> Any:
-            post_what_needs_http(self._app)
-            return view()
-
-        return listed
 
     def _in_thread(self, view: Callable[..., Any]) -> Callable[..., Any]:
         """A view of Dash's that calls synchronous callbacks where it is: on an event loop of its own, in a thread of the

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from dash.exceptions import PreventUpdate
 
-from .._dash import callback_list, opens_lazily, websocket_options
+from .._dash import callback_list, needs_http, opens_lazily, websocket_options
 from ..exceptions import ConfigurationError
 from ..sessions.guard import Route
 
@@ -118,6 +118,9 @@ def route(app: Dash, *, when_needed: bool) -> Route:
                 raise ConfigurationError(
                     f"the callback for {name!r} says transport='http' and {given}=True: leave one out"
                 )
+            on_http.add(name)
+        elif needs_http(spec) and not spec.get("background"):  # what runs in the background the renderer posts anyway
+            told["websocket"] = False
             on_http.add(name)
     everything = websocket_options(app).everything
     if when_needed and not any(_goes_over(spec, everything, on_http) for spec in listed.values()):

@@ -176,7 +176,7 @@ class Runner:
             timeout = None if is_persistent else self._config.callback_timeout
         if spec.get("background"):
             timeout = None
-        return Limits(timeout, options.superseded == "cancel", options.transport)
+        return Limits(timeout, options.superseded == "cancel", "http" if needs_http(spec) else options.transport)
 
     async def _outcome(self, renderer: Renderer, request: CallbackRequest, websocket: WebsocketCallback) -> Outbound:
         connection = renderer.connection
@@ -321,10 +321,8 @@ class Runner:
         spec: dict[str, Any] | None = self._app.callback_map.get(output)
         if spec is None or "callback" not in spec:
             return f"There is no callback for {output[:64]!r}"
-        if needs_http(spec):
-            return f"The callback for {output[:64]!r} runs over HTTP only"
         if self.limits_of(output).transport == "http":
-            return f"The callback for {output[:64]!r} does not run over the websocket: it says transport='http'"
+            return f"The callback for {output[:64]!r} runs over HTTP only"
         if not self._options.everything and not spec.get("websocket"):
             return f"The callback for {output[:64]!r} does not run over the websocket: give it websocket=True"
         return None

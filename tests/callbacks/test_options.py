@@ -225,7 +225,7 @@ async def test_over_the_websocket_a_callback_that_stays_on_http_does_not_run(sit
         for number, id in enumerate(("stays", "goes", "any")):
             await socket.send(request(id, str(number)))
         found = await answers(socket, 3)
-    assert found["0"]["message"].endswith("does not run over the websocket: it says transport='http'")
+    assert found["0"]["message"].endswith("runs over HTTP only")
     assert (value_of(found["1"]), value_of(found["2"])) == (1, 2)
 
 
