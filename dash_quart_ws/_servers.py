@@ -98,11 +98,21 @@ def reset(send: Any) -> Awaitable[None] | bool:
 
 def abort(transport: asyncio.Transport) -> None:
     """RST: whatever is still buffered for the client is thrown away. Nothing happens to a transport that has closed."""
+    if getattr(transport, "_ssl_protocol", transport) is None:  # closed twice
+        return
     connection = transport.get_extra_info("socket")
     if connection is not None:
         with contextlib.suppress(OSError):  # closed already
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
     transport.abort()
+
+
+def below_tls(transport: asyncio.Transport) -> asyncio.Transport:
+    """The TCP transport that carries this one, for who aborts it later: asyncio's TLS transport forgets it when it is closed
+    for the second time, which hypercorn does, though the client may not have hung up yet.
+    """
+    below = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
+    return below if isinstance(below, asyncio.Transport) else transport
 
 
 TCP_INFO_BYTES_ACKED, TCP_INFO_SIZE = 120, 148

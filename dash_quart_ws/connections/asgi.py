@@ -215,7 +215,7 @@ class Socket:
         loop = asyncio.get_running_loop()
         transport = _servers.transport_of(self._send)
         if transport is not None:  # mostly closed by then; nothing else of the connection is kept for so long
-            loop.call_later(seconds, _servers.abort, transport, context=contextvars.Context())
+            loop.call_later(seconds, _servers.abort, _servers.below_tls(transport), context=contextvars.Context())
         elif self.can_reset:
             loop.call_later(seconds, self._begin_reset)
 
