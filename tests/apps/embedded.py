@@ -11,9 +11,11 @@ import os
 import sys
 
 from dash import Dash, Input, Output, ctx, html
+from dash.exceptions import PreventUpdate
 from hypercorn.middleware import ProxyFixMiddleware
-from quart import Blueprint, Quart, abort, jsonify, request, websocket
-from quart_auth import AuthUser, QuartAuth, current_user, login_user, logout_user
+from quart import Blueprint, Quart, abort, jsonify, redirect, request, url_for, websocket
+from quart_auth import AuthUser, QuartAuth, Unauthorized, current_user, login_required, login_user, logout_user
+from werkzeug.exceptions import HTTPException
 
 from dash_quart_ws import QuartBackend
 
@@ -51,6 +53,8 @@ async def before_websocket():
     tenant.set(websocket.headers.get("X-Tenant", "none"))
     if "X-Forbidden" in websocket.headers:
         abort(403)
+    if "X-Empty" in websocket.headers:
+        raise OutOfStockError
     if "X-Elsewhere" in websocket.headers:
         return "elsewhere", 410
     return None
@@ -77,6 +81,16 @@ async def out_of_stock(_error):
     return jsonify({"existing": "out of stock"}), 409
 
 
+@server.errorhandler(Unauthorized)
+async def to_the_login(_error):
+    return redirect(url_for("login_page"))
+
+
+@server.errorhandler(Exception)
+async def anything_else(error):
+    return error if isinstance(error, HTTPException) else (jsonify({"existing": "failed"}), 500)
+
+
 shop = Blueprint("shop", __name__, url_prefix="/shop")
 
 
@@ -86,6 +100,7 @@ async def only_in_the_shop():
 
 
 @shop.get("/item")
+@login_required
 async def item():
     return {"item": current_user.auth_id}
 
@@ -137,7 +152,7 @@ app = Dash(
     assets_folder="no-assets",
 )
 app.layout = html.Div(
-    [html.Button("go", id="go"), html.Button("ask", id="ask"), html.Div(id="who"), html.Div(id="out")]
+    [html.Button("go", id="go"), html.Div(id="who"), html.Button("ask", id="ask"), html.Div(id="out")]
 )
 
 
@@ -154,8 +169,8 @@ def seen_by_a_callback(_clicks):
 
 
 @app.callback(Output("out", "title"), Input("ask", "n_clicks"), prevent_initial_call=True)
-def raises(_clicks):
-    raise OutOfStockError
+def raises(clicks):
+    raise {1: OutOfStockError, 2: PreventUpdate, 3: ZeroDivisionError}[clicks]
 
 
 asgi = ProxyFixMiddleware(server, mode="legacy", trusted_hops=1)

@@ -50,7 +50,6 @@ class Visitor:
         options.binary_location = shutil.which("chromium") or ""
         for flag in (*FLAGS, f"--user-data-dir={profile}", "--ignore-certificate-errors"):
             options.add_argument(flag)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         self.driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
 
     def js(self, script: str) -> Any:
@@ -67,16 +66,13 @@ class Visitor:
     def wait_for(self, condition: Callable[[], Any], what: str) -> Any:
         return wait_for(condition, 3 * PATIENCE, what)
 
-    def complaints(self) -> list[str]:
-        return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
-
     def comes_and_goes(self, origin: str, below: str, expected: str) -> None:
         """Sign in, click, see what came of it and over what, and be led to the login when the session ends elsewhere."""
         self.driver.get(f"{origin}{below}/login/alice")
         self.driver.get(f"{origin}{below}/dash/")
         self.wait_for(lambda: self.text("who").startswith("alice None over a websocket"), "the first answer")
         self.js("document.getElementById('go').click()")
-        self.wait_for(lambda: self.text("who") == expected, f"{expected!r} instead of {self.text('who')!r}")
+        self.wait_for(lambda: self.text("who") == expected, repr(expected))
         self.js(f"return fetch({json.dumps(f'{below}/logout')}).then(() => null)")
         self.wait_for(lambda: unquote(self.path) == f"{below}/login?next={below}/dash/", "the login, and back")
         assert self.text("login") == "Who are you?"

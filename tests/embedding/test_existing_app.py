@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import websockets
 
-from ..server import Server, call, closed, request_message, result, serving
+from ..server import Reply, Server, call, closed, request_message, result, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,15 +52,39 @@ def test_its_functions_run_around_dashs_requests(site: Server) -> None:
     assert "before_request" in seen(site, "/dash/")
     refused = site.request("GET", "/dash/_dash-layout", cookie=cookie, headers={"X-Forbidden": "yes"})
     assert refused.status == 403
-    body = json.loads(request_message("out.children"))["payload"]
-    reply = site.request("POST", "/dash/_dash-update-component", cookie=cookie, body=body, headers={"X-Tenant": "acme"})
-    assert reply.json["response"]["out"]["children"]["tenant"] == "acme"
+    assert over_http(site, "out.children", 1, cookie).json["response"]["out"]["children"]["tenant"] == "acme"
 
 
-def test_its_error_handlers_are_for_dashs_callbacks_over_http_as_well(site: Server) -> None:
-    body = json.loads(request_message("out.title"))["payload"]
-    reply = site.request("POST", "/dash/_dash-update-component", cookie=site.login("alice"), body=body)
-    assert (reply.status, reply.json) == (409, {"existing": "out of stock"})
+def over_http(site: Server, output: str, value: int = 1, cookie: str = "") -> Reply:
+    body = json.loads(request_message(output, value))["payload"]
+    return site.request("POST", "/dash/_dash-update-component", cookie=cookie, body=body, headers={"X-Tenant": "acme"})
+
+
+@pytest.mark.parametrize(
+    ("value", "status", "answer"), [(1, 409, "out of stock"), (3, 500, "failed")], ids=["of its own", "any"]
+)
+def test_its_error_handlers_are_for_callbacks_over_http_as_well(
+    site: Server, value: int, status: int, answer: str
+) -> None:
+    reply = over_http(site, "out.title", value, site.login("alice"))
+    assert (reply.status, reply.json) == (status, {"existing": answer})
+
+
+def test_its_error_handlers_do_not_swallow_what_the_renderer_waits_for(site: Server) -> None:
+    assert over_http(site, "out.title", 2, site.login("alice")).status == 204
+    assert site.get("/shop/item").location == "/login"
+    refused = over_http(site, "who.children")
+    assert (refused.status, refused.headers["Dash-Session"]) == (401, "required")
+
+
+async def test_over_the_websocket_an_exception_is_its_callbacks_alone(site: Server) -> None:
+    async with connect(site, site.login("alice")) as socket:
+        for value in (1, 3):
+            failed = await call(socket, "out.title", value)
+            assert failed["status"] == "error"
+            assert "existing" not in json.dumps(failed)
+        assert (await call(socket, "out.title", 2))["status"] == "prevent_update"
+        assert result(await call(socket, "who.children", 7)) == "alice 7 over a websocket in HTTP/1.1"
 
 
 async def test_its_functions_run_around_dashs_websocket(site: Server) -> None:
@@ -76,7 +100,7 @@ async def test_its_functions_run_around_dashs_websocket(site: Server) -> None:
     assert seen(site, SOCKET)[len(before) :] == ["before_websocket", "teardown_websocket"], "and the shop's do not"
 
 
-@pytest.mark.parametrize(("header", "status"), [("X-Forbidden", 403), ("X-Elsewhere", 410)])
+@pytest.mark.parametrize(("header", "status"), [("X-Forbidden", 403), ("X-Empty", 409), ("X-Elsewhere", 410)])
 async def test_a_websocket_that_its_function_refuses_is_refused_with_that_status(
     site: Server, header: str, status: int
 ) -> None:

@@ -34,14 +34,13 @@ class Nginx:
         self.port = free_port()
         found = re.search(r"^```nginx\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
         assert found is not None
-        shown = found[1]
-        tls = f"ssl_certificate {certificate.path};\nssl_certificate_key {certificate.key};"
-        for ours, theirs in (
-            ("listen 443 ssl;", f"listen 127.0.0.1:{self.port} ssl;\n{tls}"),
+        shown, keys = found[1], f"ssl_certificate {certificate.path}; ssl_certificate_key {certificate.key};"
+        for line, instead in (
+            ("listen 443 ssl;", f"listen 127.0.0.1:{self.port} ssl; {keys}"),
             ("http://127.0.0.1:8000;", f"http://127.0.0.1:{upstream};"),
         ):
-            assert ours in shown, ours
-            shown = shown.replace(ours, theirs)
+            assert line in shown, line
+            shown = shown.replace(line, instead)
         paths = "".join(
             f"{kind}_temp_path {folder / kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         )
