@@ -155,11 +155,12 @@ class Browser:
         return self.driver.execute_script(script, *arguments)
 
     def fetch(self, path: str, method: str = "GET", body: Any = None) -> tuple[int, str]:
-        """What a script of this page would be answered: status and text."""
+        """What a script of this page would be answered: status and text; of a 401, on which the page leaves, no text."""
         status, text = self.driver.execute_async_script(
             """const [path, method, body, done] = arguments;
             const headers = body ? {"Content-Type": "application/json"} : {};
-            fetch(path, {method, body, headers}).then(async (r) => done([r.status, await r.text()]));""",
+            fetch(path, {method, body, headers})
+                .then(async (r) => done([r.status, r.status === 401 ? "" : await r.text()]));""",
             path,
             method,
             None if body is None else json.dumps(body),
