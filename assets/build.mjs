@@ -16,10 +16,11 @@ const interfaces = await Promise.all(
 for (const name of OWN) {
   if (new RegExp(`^ +(readonly )?${name}[?(<:]`, "m").test(interfaces.join())) throw new Error(`${name} is the browser's`);
 }
-/** The bridge's script, and that of pages with Dash's own worker. */
+/** The script of the bridge, that of pages with Dash's own worker, and what both have beside it in debug mode. */
 for (const [name, entry, isBridge] of [
   ["bridge", "main", true],
   ["plain", "plain", false],
+  ["devtools", "devtools", false],
 ]) {
   const { outputFiles } = await build({
     entryPoints: { [name]: `assets/src/${entry}.ts` },

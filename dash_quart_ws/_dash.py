@@ -57,7 +57,6 @@ __all__ = [
     "callback_context",
     "callback_here",
     "callback_list",
-    "callback_traceback",
     "callback_url",
     "cancels_jobs",
     "component_json",
@@ -642,18 +641,6 @@ _SHORTCUTS: Final = {"_initialize_context": _initialize_context, "_prepare_respo
 _SEQUENCES: Final = (list, tuple)
 _PERHAPS_NO_UPDATE: Final = (NoUpdate, dict, type)
 """What Dash takes for `no_update` are its class, objects of that, and a dict that says so."""
-
-
-def callback_traceback(app: Dash, error: BaseException) -> str | None:
-    """What Dash's dev tools may show of an exception; None outside debug. Pruned as the app asks for."""
-    if not app._dev_tools.ui:
-        return None
-    frames: list[traceback.FrameSummary] = list(traceback.extract_tb(error.__traceback__))
-    if app._dev_tools.prune_errors:
-        invoked = [i for i, frame in enumerate(frames) if frame.name in ("_invoke_callback", "_async_invoke_callback")]
-        frames = frames[max(invoked, default=-1) + 1 :] or frames
-    lines = ["Traceback (most recent call last):\n", *traceback.format_list(frames)]
-    return "".join([*lines, *traceback.format_exception_only(error)])
 
 
 def has_hot_reload(app: Dash) -> bool:

@@ -361,7 +361,11 @@ class QuartBackend(_Backend):
 
     def _serve_own_routes(self) -> None:
         """The browser's part of this package, and where a page asks whether it is still current."""
-        for rule, view in (("<file>", bundles.serve), ("session", self._guard.is_current)):
+
+        async def script(file: str) -> Response:
+            return await bundles.serve(file, devtools=self._has_devtools)
+
+        for rule, view in (("<file>", script), ("session", self._guard.is_current)):
             path = f"{self._prefix}_dash-quart-ws/{rule}"
             self.server.add_url_rule(path, endpoint=path, view_func=view)
         path = f"{self._prefix}_dash-quart-ws/effects"
@@ -392,7 +396,8 @@ class QuartBackend(_Backend):
             def config(dash: dict[str, Any]) -> dict[str, Any]:
                 return self._guard.config_for(session, {**dash, "end_id": token})
 
-            response.set_data(pages.write(await response.get_data(as_text=True), settings=settings, config=config))
+            html = await response.get_data(as_text=True)
+            response.set_data(pages.write(html, settings=settings, config=config, devtools=self._has_devtools))
             return response
 
         return written
@@ -463,6 +468,17 @@ class QuartBackend(_Backend):
                 raise error
             logger.error("exception on %s", request.path, exc_info=error)
             return Response(traceback_page(self, secret, error), status=500, content_type="text/html")
+
+    def register_timing_hooks(self, _first_run: bool) -> None:
+        """In debug mode, with Dash's dev tools in the page: they are told over the websocket what they are over HTTP."""
+        if not self._extension.measures_requests:  # of all apps: a second time, and what is measured is nonsense
+            super().register_timing_hooks(_first_run)
+            self._extension.measures_requests = True
+        self._runner.traceback_page = functools.partial(traceback_page, self, "")
+
+    @property
+    def _has_devtools(self) -> bool:
+        return self._runner.traceback_page is not None
 
     def run(self, dash_app: Dash, host: str, port: int, debug: bool, **kwargs: Any) -> None:
         """What `app.run()` does: serve with hypercorn. With hot reload the process starts anew when its code changes."""

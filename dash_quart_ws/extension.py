@@ -124,6 +124,8 @@ class Extension:
         self.bundles = Bundles()
         self.page_guards: dict[str, Guard] = {}
         self.health_paths: set[str] = set()
+        self.measures_requests = False
+        """Whether responses say how long they took, which Dash's dev tools show."""
         self._plain_http = PlainHttpWatch()
         self._backends: list[DashApp] = []
         self._ready: set[DashApp] = set()

@@ -78,7 +78,8 @@ CALLED_WITH = {
 
 OVERRIDDEN = {
     "add_redirect_rule", "add_url_rule", "before_request", "create_app", "register_callback_api_routes",
-    "register_prune_error_handler", "run", "serve_callback", "serve_websocket_callback", "setup_backend", "shutdown_executor",
+    "register_prune_error_handler", "register_timing_hooks", "run", "serve_callback", "serve_websocket_callback",
+    "setup_backend", "shutdown_executor",
 }  # fmt: skip
 """Methods of the backend that Dash calls, and that do something else here."""
 
@@ -103,6 +104,12 @@ SPOKEN = {
     "csrf_header_name", "endId", "_dash-update-component",
 }  # fmt: skip
 """What Dash's renderer and our browser code say to one another."""
+
+COUNTED = {
+    "__REDUX_DEVTOOLS_EXTENSION_COMPOSE__", "UPDATE_RESOURCE_USAGE", "__dash_server", "__dash_upload", "__dash_download",
+    "Server-Timing",
+}  # fmt: skip
+"""By what the script for Dash's dev tools knows what these count; they are in the dev bundle only."""
 
 
 def imported() -> Iterator[str]:
@@ -251,11 +258,6 @@ def test_dashs_wrapper_calls_functions_of_these_names(name: str) -> None:
     assert callable(getattr(_callback, name)), "it goes the long way then: tests/test_dash.py says whether it is known"
 
 
-@pytest.mark.parametrize("name", ["_invoke_callback", "_async_invoke_callback"])
-def test_a_traceback_is_pruned_down_to_what_follows_these_functions(name: str) -> None:
-    assert callable(getattr(_callback, name))
-
-
 def test_mcp_logs_and_answers_under_the_names_that_are_known() -> None:
     server = importlib.import_module("dash.mcp._server")
     assert server.logger.name == "dash.mcp._server"
@@ -272,6 +274,11 @@ def test_a_background_manager_has_the_methods_that_a_job_is_known_by(name: str) 
 @pytest.mark.parametrize("bundle", ["dash_renderer.min.js", "dash_renderer.dev.js"])
 def test_dashs_renderer_says_and_hears_what_our_browser_code_does(bundle: str, word: str) -> None:
     assert word in (BUILD / bundle).read_text("utf-8")
+
+
+@pytest.mark.parametrize("word", sorted(COUNTED))
+def test_dashs_dev_tools_count_under_the_names_that_are_known(word: str) -> None:
+    assert word in (BUILD / "dash_renderer.dev.js").read_text("utf-8")
 
 
 def test_a_patch_is_known_by_its_mark() -> None:

@@ -13,6 +13,7 @@ from dash import Dash, Input, Output, html
 from quart import Quart
 
 from dash_quart_ws import QuartBackend
+from dash_quart_ws.browser import bundles
 from dash_quart_ws.reload import LOOK_EVERY, Watch
 
 from .server import Server, call, closed, free_port, result, wait_for
@@ -132,8 +133,11 @@ def test_a_file_that_is_changed_deleted_or_of_a_module_that_comes_later_is_notic
 
 # ------------------------------------------------------------------------------------------------- in production
 
-DEVELOPMENT = ("Traceback", ".dev.js", "hot_reload", '"ui":true', '"props_check":true', "reloadHash")
+DEVELOPMENT = ("Traceback", ".dev.js", "hot_reload", '"ui":true', '"props_check":true', "/devtools.", "reloadHash")
 """What only somebody who develops an app may see of it."""
+
+TOOLS = f"/_dash-quart-ws/{bundles.script_file(bundles.DEVTOOLS)}"
+"""The script for Dash's dev tools."""
 
 
 async def test_in_production_nothing_of_the_dev_tools_can_be_reached_not_even_by_who_is_signed_in() -> None:
@@ -151,7 +155,8 @@ async def test_in_production_nothing_of_the_dev_tools_can_be_reached_not_even_by
         bodies = {path: (await site.get(path, cookie)).body for path in [*pages, "/any/page", "/_dash-error"]}
         body = {**ECHO, "output": "fails.children", "outputs": {"id": "fails", "property": "children"}}
         bodies["a callback"] = (await site.request("POST", "/_dash-update-component", cookie, json=body)).body
-        assert (await site.get("/_reload-hash", cookie)).status == 404
+        for path in ("/_reload-hash", TOOLS):
+            assert (await site.get(path, cookie)).status == 404
         async with site.websocket(cookie) as socket:
             message = {"type": "callback_request", "rendererId": "tab", "requestId": "1", "payload": body}
             await socket.send(json.dumps(message))
@@ -168,7 +173,9 @@ async def test_the_words_by_which_the_dev_tools_are_known_are_there_in_debug_mod
     async with site:
         cookie = await site.login("alice")
         page = str((await site.get("/", cookie)).body)
-        assert [word for word in DEVELOPMENT[1:5] if word not in page] == []
+        assert [word for word in DEVELOPMENT[1:6] if word not in page] == []
+        assert f'<script src="{TOOLS}"></script>' in page
+        assert (await site.get(TOOLS, cookie)).status == 200
         assert "reloadHash" in str((await site.get("/_reload-hash", cookie)).body)
 
 

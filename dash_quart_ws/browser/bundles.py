@@ -136,13 +136,14 @@ class Bundles:
         self._size -= old.size if old is not None else 0
 
 
-BRIDGE, PLAIN = "bridge", "plain"
-"""The page script, which is also the script of the worker that holds the websocket; and that of pages with Dash's own."""
+BRIDGE, PLAIN, DEVTOOLS = "bridge", "plain", "devtools"
+"""The page script, which is also the script of the worker that holds the websocket; that of pages with Dash's own; and what
+pages have beside either of them in debug mode."""
 
 
 @functools.cache
 def script(name: str = BRIDGE) -> Bundle:
-    """One of the two scripts, as built from `assets/src`."""
+    """One of the three scripts, as built from `assets/src`."""
     body = resources.files(__package__).joinpath("static", f"{name}.js").read_bytes()
     headers = {
         "Content-Type": "text/javascript; charset=utf-8",
@@ -158,13 +159,13 @@ def script_file(name: str = BRIDGE) -> str:
     return f"{name}.{script(name).digest}.js"
 
 
-async def serve(file: str) -> Response:
+async def serve(file: str, *, devtools: bool = False) -> Response:
     """The view behind `<prefix>_dash-quart-ws/<file>`.
 
     Answers 404 for every name but those of this release: under the name of another one, a browser or a proxy would keep
-    the wrong script for good.
+    the wrong script for good. `devtools`: whether that script is among them.
     """
-    for name in (BRIDGE, PLAIN):
+    for name in (BRIDGE, PLAIN, DEVTOOLS) if devtools else (BRIDGE, PLAIN):
         if file == script_file(name):
             return script(name).answer()
     headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}

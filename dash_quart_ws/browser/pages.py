@@ -22,10 +22,16 @@ _NONCE = re.compile(r"""<script\b[^>]*\snonce=["']?(?P<nonce>[\w+/=-]+)["'\s>]""
 _IN_SCRIPT = [(character, f"\\u{ord(character):04x}") for character in "<>&"]
 
 
-def write(page: str, *, settings: Mapping[str, Any], config: Callable[[dict[str, Any]], dict[str, Any]]) -> str:
-    """A page of Dash's with our settings and script, right before Dash's own config.
+def write(
+    page: str,
+    *,
+    settings: Mapping[str, Any],
+    config: Callable[[dict[str, Any]], dict[str, Any]],
+    devtools: bool = False,
+) -> str:
+    """A page of Dash's with our settings and scripts, right before Dash's own config.
 
-    The script carries the nonce that the page's scripts carry, if they do.
+    The scripts carry the nonce that the page's scripts carry, if they do.
 
     Args:
         page: the page as Dash made it, with all that the app's index string and hooks have done to it.
@@ -33,6 +39,7 @@ def write(page: str, *, settings: Mapping[str, Any], config: Callable[[dict[str,
             URL path, or None), `page` (the page token), `session` (the public session id, or None), `bridge` (whether
             it stands in for Dash's worker) and `status` (whether it shows that there is no connection).
         config: given what Dash tells its renderer, gives what the renderer is to be told.
+        devtools: whether Dash's dev tools are on: they need a script of their own, after the one for every page.
 
     Raises:
         ConfigurationError: the page has no such config, or none that is JSON.
@@ -54,9 +61,12 @@ def write(page: str, *, settings: Mapping[str, Any], config: Callable[[dict[str,
             'the page\'s <script id="_dash-config"> is not a JSON object: do not change it in an index hook'
         )
     start, begin, end = found.start(), found.start("json"), found.end("json")
-    name = bundles.PLAIN if settings.get("bridge") is False else bundles.BRIDGE
-    tags = _meta(settings) + _script(
-        f"{settings['prefix']}_dash-quart-ws/{bundles.script_file(name)}", _NONCE.search(page)
+    names = [bundles.PLAIN if settings.get("bridge") is False else bundles.BRIDGE]
+    if devtools:
+        names.append(bundles.DEVTOOLS)
+    nonce = _NONCE.search(page)
+    tags = _meta(settings) + "".join(
+        _script(f"{settings['prefix']}_dash-quart-ws/{bundles.script_file(name)}", nonce) for name in names
     )
     body = _json(config(given))
     for character, escaped in _IN_SCRIPT:  # three times as long a text is read ten times as fast as str.translate does

@@ -20,7 +20,7 @@ from dash.exceptions import PreventUpdate, WebsocketDisconnected
 from quart import abort, jsonify
 from werkzeug.exceptions import HTTPException
 
-from .._dash import Callbacks, callback_traceback, needs_http, websocket_options
+from .._dash import Callbacks, needs_http, websocket_options
 from ..connections.body import size_here
 from ..exceptions import CallbackTimeout, EffectsUnavailable, TooManyCallbacks, WebsocketNeeded
 from ..sessions.rights import RIGHTS, rights_here
@@ -28,6 +28,7 @@ from ..sessions.visitors import remote_here
 from ..wire.close import CloseCode
 from ..wire.messages import STALE_PAGE, CallbackFailed, CallbackRequest, CallbackResult, CallbackUnchanged, Outbound
 from .cut import Cut, identity_of
+from .devtools import Observed
 from .options import options_of
 from .serialise import to_json
 from .websocket import WebsocketCallback, is_missing
@@ -120,6 +121,8 @@ class Runner:
         self._warned_at = -math.inf
         self._options = websocket_options(app)
         self._config = config
+        self.traceback_page: Callable[[Exception], str] | None = None
+        """In debug mode with Dash's dev tools in the page: makes the page about an exception."""
         self._limits: dict[Callable[..., Any], Limits] = {}
         self._latest: dict[tuple[Renderer, str], Cut] = {}
         """The running callbacks that the next request of the same kind cuts short."""
@@ -189,6 +192,8 @@ class Runner:
         self._sessions.touch_for_callback(connection)
         user = f"user {connection.user}" if connection.user is not None else f"address {connection.remote}"
         outcome: CallbackResult | CallbackUnchanged | CallbackFailed
+        observed = None if self.traceback_page is None else Observed(self.traceback_page)
+        prepared = None
         try:
             prepared = self._callbacks.prepare(request.payload, websocket)
             outcome = CallbackResult(*ids, await self._call(prepared, user, rights))
@@ -204,6 +209,10 @@ class Runner:
             )
         except Exception as error:  # noqa: BLE001 - the callback is the user's: logged under an id
             outcome = CallbackFailed(*ids, self._report(error, connection, request))
+            if observed is not None:
+                observed.error = error
+        if observed is not None:
+            outcome = observed.told_with(outcome, prepared)
         if websocket.effects is None:
             return outcome
         try:
@@ -328,7 +337,7 @@ class Runner:
         return None
 
     def _report(self, error: Exception, connection: Connection, request: CallbackRequest) -> str:
-        """Log an exception under an id; what the browser may know of it is that id, and in debug mode the traceback.
+        """Log an exception under an id, which is all that the browser may know of it.
 
         `abort(403)` and its like are no failure but the callback's answer, and arrive as one, as they do over HTTP.
         """
@@ -342,4 +351,4 @@ class Runner:
             "callback %.64r failed error=%s connection=%s request=%s",
             request.output, error_id, connection.id, request.request_id, exc_info=error,
         )  # fmt: skip
-        return callback_traceback(self._app, error) or f"Callback failed (error {error_id})"
+        return f"Callback failed (error {error_id})"

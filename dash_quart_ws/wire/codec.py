@@ -234,12 +234,12 @@ def _kind(value: Any) -> str:
 def encode(message: Outbound) -> str:
     """One message as JSON text. JSON that is already text (a callback's result, props) is spliced in as it is."""
     match message:
-        case CallbackResult(request_id, renderer_id, data):
-            return _response(request_id, renderer_id, '{"status":"ok","data":' + data + "}")
-        case CallbackUnchanged(request_id, renderer_id):
-            return _response(request_id, renderer_id, '{"status":"prevent_update"}')
-        case CallbackFailed(request_id, renderer_id, text):
-            return _response(request_id, renderer_id, '{"status":"error","message":' + quote(text) + "}")
+        case CallbackResult(data=data):
+            return _response(message, '"ok","data":' + data)
+        case CallbackUnchanged():
+            return _response(message, '"prevent_update"')
+        case CallbackFailed(message=text):
+            return _response(message, '"error","message":' + quote(text))
         case SetProps():
             return _set_props(message)
         case CallbackEffects(outcome, id):
@@ -276,10 +276,11 @@ def _set_props(message: SetProps) -> str:
     return f'{{"type":"set_props",{to_one}"payload":{message.payload}}}'
 
 
-def _response(request_id: str, renderer_id: str, payload: str) -> str:
+def _response(outcome: CallbackResult | CallbackUnchanged | CallbackFailed, status: str) -> str:
+    devtools = "" if outcome.devtools is None else f',"devtools":{outcome.devtools}'
     return (
-        f'{{"type":"callback_response","rendererId":{quote(renderer_id)},'
-        f'"requestId":{quote(request_id)},"payload":{payload}}}'
+        f'{{"type":"callback_response","rendererId":{quote(outcome.renderer_id)},'
+        f'"requestId":{quote(outcome.request_id)},"payload":{{"status":{status}{devtools}}}}}'
     )
 
 

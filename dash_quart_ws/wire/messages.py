@@ -86,11 +86,15 @@ Inbound: TypeAlias = CallbackRequest | GetPropsResponse | Attach | Detach | Hear
 
 @dataclass(frozen=True, slots=True)
 class CallbackResult:
-    """A callback's outcome. `data` is the JSON text that Dash's wrapper returned: spliced in, never parsed again."""
+    """A callback's outcome. `data` is the JSON text that Dash's wrapper returned: spliced in, never parsed again.
+
+    `devtools`, here and below: JSON text for the page's dev tools, in debug mode only.
+    """
 
     request_id: str
     renderer_id: str
     data: str
+    devtools: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,7 @@ class CallbackUnchanged:
 
     request_id: str
     renderer_id: str
+    devtools: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +113,7 @@ class CallbackFailed:
     request_id: str
     renderer_id: str
     message: str
+    devtools: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

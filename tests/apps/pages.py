@@ -1,9 +1,9 @@
-"""A multi-page app in debug mode, whose first contact may be a websocket."""
+"""A multi-page app, whose first contact may be a websocket."""
 
 from __future__ import annotations
 
 import dash
-from dash import Dash, Input, Output, html
+from dash import Dash, html
 from quart_auth import AuthUser, QuartAuth, login_user
 
 from dash_quart_ws import QuartBackend
@@ -20,13 +20,7 @@ server.secret_key = "only for tests, and long enough to be one"
 QuartAuth(server, cookie_secure=False)
 dash.register_page("home", path="/", layout=html.Div("the home page"))
 dash.register_page("report", path_template="/report/<number>", layout=lambda number=None: html.Div(f"report {number}"))
-app.layout = html.Div([dash.page_container, html.Button(id="go"), html.Div(id="out")])
-app.enable_dev_tools(debug=True, dev_tools_hot_reload=False)
-
-
-@app.callback(Output("out", "children"), Input("go", "n_clicks"))
-async def fails(_clicks: int) -> str:
-    raise ZeroDivisionError("what went wrong")
+app.layout = html.Div([dash.page_container])
 
 
 @server.get("/login/<name>")

@@ -164,6 +164,14 @@ async def test_pages_with_dashs_own_worker_have_a_smaller_script() -> None:
     assert b"dash-ws-worker" in plain.body
 
 
+async def test_the_script_for_the_dev_tools_is_there_only_where_these_are() -> None:
+    file = bundles.script_file(bundles.DEVTOOLS)
+    assert (await get(file)).status_code == 404
+    async with app.test_request_context("/"):
+        answer = await bundles.serve(file, devtools=True)
+        assert (answer.status_code, await answer.get_data()) == (200, bundles.script(bundles.DEVTOOLS).body)
+
+
 def test_the_script_needs_no_permission_to_evaluate_text() -> None:
     """Under a Content-Security-Policy without 'unsafe-eval' and with Trusted Types."""
     text = BRIDGE.body.decode("utf-8")

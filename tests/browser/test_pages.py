@@ -100,6 +100,13 @@ def test_a_dash_page_gets_settings_and_script_right_before_its_config(dash_page:
     assert after.settings == SETTINGS
 
 
+def test_a_page_with_dashs_dev_tools_has_a_script_for_them_after_its_own(dash_page: str) -> None:
+    after = Reader(pages.write(dash_page, settings=SETTINGS, config=same, devtools=True))
+    sources = [script.get("src") for script in after.scripts if script.get("id") != "_dash-config"]
+    at = sources.index(SOURCE)
+    assert sources[at + 1] == f"/_dash-quart-ws/{bundles.script_file(bundles.DEVTOOLS)}"
+
+
 def test_it_runs_before_the_renderer_does(dash_page: str) -> None:
     sources = [
         script.get("src") or "" for script in Reader(pages.write(dash_page, settings=SETTINGS, config=same)).scripts

@@ -1,4 +1,4 @@
-"""One callback: pages, what debug mode shows, and one that needs the websocket. What a callback sees is in
+"""One callback: pages, and one that needs the websocket. What a callback sees is in
 `tests.test_backend`.
 """
 
@@ -13,7 +13,7 @@ from dash import DiskcacheManager, Input, Output, ctx, set_props
 from diskcache import Cache
 
 from dash_quart_ws import WebsocketNeeded
-from tests.server import call, next_message, request_message, serving
+from tests.server import next_message, request_message, serving
 from tests.sessions.site import ECHO, Site
 
 if TYPE_CHECKING:
@@ -53,15 +53,6 @@ async def test_pages_are_there_when_a_workers_first_contact_is_a_websocket(
             answer = await next_message(socket, "callback_response")
     assert answer["payload"]["status"] == "ok", answer
     assert answer["payload"]["data"]["response"]["_pages_content"]["children"]["props"]["children"] == "report 7"
-
-
-async def test_in_debug_mode_the_dev_tools_get_the_traceback_of_the_users_own_code(pages: Server) -> None:
-    async with pages.connect(pages.login("alice")) as socket:
-        payload = await call(socket, "out.children")
-    assert payload["status"] == "error"
-    assert "in fails" in payload["message"]
-    assert payload["message"].rstrip().endswith("ZeroDivisionError: what went wrong")
-    assert "_async_invoke_callback" not in payload["message"], "Dash's own frames are pruned"
 
 
 # ------------------------------------------------------------------------------------- as a callback over HTTP is

@@ -51,10 +51,28 @@ WITNESS = r"""
 READ = r"""
 const [prefix, keys] = arguments;
 const at = (object, path) => path.reduce((one, name) => one?.[name], object);
+const ours = /dash_quart_ws|[/\\]quart[/\\]/;
+const shown = (card) => {
+  const page = card.querySelector("iframe")?.contentDocument;
+  const frames = [...(page?.querySelectorAll(".error-card-header") ?? [])].map((one) => one.textContent);
+  const functions = frames.filter((one) => !ours.test(one)).map((one) => /in (\w+)\)$/.exec(one)[1]);
+  const text = card.querySelector("pre, .dash-fe-error__st")?.textContent;
+  const says = (page?.title ?? text ?? "").split(" // ")[0].slice(0, 60);
+  return [card.querySelector(".dash-fe-error__title").textContent, says, functions];
+};
+const counted = ([output, {count, status, compute, network, resources}]) => [output, {
+  count,
+  status,
+  waited: compute >= 1000 * count && network.time >= 0,
+  bytes: [network.upload, network.download],
+  resources: Object.fromEntries(Object.entries(resources).map(([name, took]) => [name.trim(), took])),
+}];
 const read = (key) => {
   if (key === "path") return (location.pathname + location.search + location.hash).replace(prefix, "/");
   if (key === "title") return document.title;
   if (key === "answer") return window.answer ?? null;
+  if (key === "overlay") return [...document.querySelectorAll(".dash-error-card__content")].map(shown);
+  if (key === "graph") return Object.fromEntries(Object.entries(store.getState().profile.callbacks).map(counted));
   if (key[0] === "~") return window.stories?.[key.slice(1)] ?? [];
   if (key[0] === "#") return document.querySelectorAll(key.slice(1)).length;
   const [, sign, id, name] = /^(@?)(.*?)(?:\.(\w+))?$/.exec(key);
@@ -144,6 +162,15 @@ class Page(Browser):
         """Where the files lie that the jobs of this app look for, and what their names begin with."""
         return f"{self.jobs}/{self.prefix.strip('/').replace('/', '-')}-"
 
+    def unfold_errors(self, count: int) -> None:
+        """Unfold each of so many errors in the dev tools."""
+        unfold = """
+            const found = document.querySelectorAll(".test-devtools-error-toggle");
+            if (found.length !== arguments[0]) return false;
+            for (const one of found) one.click();
+            return true;"""
+        self.wait_for(lambda: self.js(unfold, count), f"{count} errors", PATIENCE)
+
     def let_go(self) -> None:
         """Let the app's background job go on."""
         Path(f"{self.marks}go").touch()
@@ -181,7 +208,10 @@ class Page(Browser):
         `id`: the text of a component. `id.name`: a property of its element. `@id.name`: a property of the component, as
         the renderer has it. `~id`: all texts that it has shown, one after the other; `~title` of the document. `#selector`:
         how many elements there are. `path`, below the app, and `title`. `downloads`: the files' names and text. `answer`:
-        status and JSON that a script was answered. Where something else than text is expected, a text is read as JSON.
+        status and JSON that a script was answered. `overlay`: of each error of the dev tools its title, what it says, and
+        the functions of its traceback, but for this package's and Quart's. `graph`: what the dev tools count of each
+        callback; `waited`: whether each call took the server a second, and all of them the client longer. Where
+        something else than text is expected, a text is read as JSON.
         """
         seen = self.js(READ, self.prefix, [key for key in shows if key != "downloads"])
         if "downloads" in shows:

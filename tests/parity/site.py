@@ -92,4 +92,8 @@ for row in FEATURES:
             **row.options,
         )
         row.build(app)
+        if row.dev_tools is not None:
+            app.enable_dev_tools(
+                debug=True, dev_tools_hot_reload=False, dev_tools_disable_version_check=True, **row.dev_tools
+            )
         app.setup_apis()

@@ -42,6 +42,8 @@ class Feature:
     """Whether something runs as long as the page is there."""
     site: str
     """The server process that it runs in: what it does there is seen by all apps of it."""
+    dev_tools: Mapping[str, Any] | None
+    """In debug mode: arguments of `enable_dev_tools`."""
     options: Mapping[str, Any]
     """Of `dash.Dash`."""
 
@@ -64,12 +66,15 @@ def feature(
     complains: tuple[str, ...] = (),
     is_endless: bool = False,
     site: str = "plain",
+    dev_tools: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Callable[[Callable[[Dash], None]], Callable[[Dash], None]]:
     """Decorator: this function builds the app of a row. The arguments are the fields of `Feature`."""
 
     def add(build: Callable[[Dash], None]) -> Callable[[Dash], None]:
-        row = Feature(name, build, does, shows, frozenset(over_http), says, complains, is_endless, site, options)
+        row = Feature(
+            name, build, does, shows, frozenset(over_http), says, complains, is_endless, site, dev_tools, options
+        )
         assert row.slug not in {one.slug for one in FEATURES}, row.slug
         FEATURES.append(row)
         return build
@@ -123,3 +128,8 @@ def call(path: str, body: Any) -> Step:
 
 def _call(path: str, body: Any, page: Page) -> None:
     page.call(path, body)
+
+
+def unfold_errors(count: int) -> Step:
+    """Of the dev tools."""
+    return lambda page: page.unfold_errors(count)

@@ -220,9 +220,9 @@ def test_an_invalid_message_never_repeats_a_value_that_may_be_a_secret() -> None
 
 JSON_TEXT = ANY_JSON.map(as_text)
 OUTBOUND_MESSAGES = st.one_of(
-    st.builds(messages.CallbackResult, ANY_TEXT, ANY_TEXT, JSON_TEXT),
-    st.builds(messages.CallbackUnchanged, ANY_TEXT, ANY_TEXT),
-    st.builds(messages.CallbackFailed, ANY_TEXT, ANY_TEXT, ANY_TEXT),
+    st.builds(messages.CallbackResult, ANY_TEXT, ANY_TEXT, JSON_TEXT, st.none() | JSON_TEXT),
+    st.builds(messages.CallbackUnchanged, ANY_TEXT, ANY_TEXT, st.none() | JSON_TEXT),
+    st.builds(messages.CallbackFailed, ANY_TEXT, ANY_TEXT, ANY_TEXT, st.none() | JSON_TEXT),
     st.builds(messages.CallbackEffects, st.builds(messages.CallbackResult, ANY_TEXT, ANY_TEXT, JSON_TEXT), ANY_TEXT),
     st.builds(messages.CallbackEffects, st.builds(messages.CallbackFailed, ANY_TEXT, ANY_TEXT, ANY_TEXT), ANY_TEXT),
     st.builds(messages.SetProps, st.none() | ANY_TEXT, JSON_TEXT),
@@ -243,14 +243,16 @@ def as_object(message: messages.Outbound) -> dict[str, Any]:
         for name, field in (("rendererId", "renderer_id"), ("requestId", "request_id"))
         if fields.get(field) is not None
     }
+    devtools = {} if fields.get("devtools") is None else {"devtools": json.loads(fields["devtools"])}
     match message:
         case messages.CallbackResult():
-            payload: Any = {"status": "ok", "data": json.loads(message.data)}
+            payload: Any = {"status": "ok", "data": json.loads(message.data), **devtools}
             return {"type": "callback_response", **ids, "payload": payload}
         case messages.CallbackUnchanged():
-            return {"type": "callback_response", **ids, "payload": {"status": "prevent_update"}}
+            return {"type": "callback_response", **ids, "payload": {"status": "prevent_update", **devtools}}
         case messages.CallbackFailed():
-            return {"type": "callback_response", **ids, "payload": {"status": "error", "message": message.message}}
+            payload = {"status": "error", "message": message.message, **devtools}
+            return {"type": "callback_response", **ids, "payload": payload}
         case messages.CallbackEffects():
             whole = as_object(message.outcome)
             return {**whole, "payload": {**whole["payload"], "effects": message.id}}

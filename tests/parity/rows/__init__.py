@@ -4,5 +4,5 @@ from __future__ import annotations
 
 import importlib
 
-for name in ("outputs", "inputs", "flow", "components", "errors", "background", "paged", "hooked"):
+for name in ("outputs", "inputs", "flow", "components", "errors", "developed", "background", "paged", "hooked"):
     importlib.import_module(f"{__name__}.{name}")
