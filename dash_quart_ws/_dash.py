@@ -703,9 +703,13 @@ _tools: contextvars.ContextVar[Any] = contextvars.ContextVar("dash_quart_ws_tool
 
 
 def own_tools(app: Dash) -> None:
-    """Have MCP's tools worked out for the request at hand: Dash keeps what they gave to whoever asked first, for all."""
+    """Have MCP's tools worked out for the request at hand: Dash keeps what they gave to whoever asked first, for all.
+
+    They are those of this app: Dash takes the one that was made last where nothing says which.
+    """
     from dash.mcp.primitives.tools.callback_adapter_collection import CallbackAdapterCollection
 
+    app_context.set(app)
     untyped: Any = CallbackAdapterCollection
     _tools.set(untyped(app))
     app.mcp_callback_map = LocalProxy(_tools)

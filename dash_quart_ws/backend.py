@@ -420,6 +420,7 @@ class QuartBackend(_Backend):
                 not request.is_json
             ):  # another site's form, which asks nobody first, can send anything but JSON (ASVS 3.5.2)
                 abort(415)
+            app_context.set(self._app)
             with self._runner.in_flight() as grow:
                 arguments = await self._guard.json_body()
                 grow(size_here())

@@ -337,6 +337,19 @@ async def test_one_logout_ends_the_sockets_of_both_apps_on_a_server(tmp_path: Pa
         assert [await closed(socket) for socket in sockets] == [(4001, "logged out")] * 2
 
 
+def test_what_is_asked_of_one_app_on_a_server_is_answered_by_that_app(tmp_path: Path) -> None:
+    """Dash takes the app that was made last where nothing says which."""
+    with serving(tmp_path, app="tests.apps.two:server") as server:
+        cookie = server.login("alice")
+        for prefix in ("one", "two"):
+            reply = server.request("POST", f"/{prefix}/api", cookie=cookie, body={"clicks": 1})
+            assert reply.json == f"app {prefix}"
+            params = {"name": "tell", "arguments": {"clicks": 3}}
+            calling = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+            reply = server.request("POST", f"/{prefix}/_mcp", cookie=cookie, body=calling)
+            assert reply.json["result"]["structuredContent"]["response"] == {"out": {"title": f"tool {prefix} 3"}}
+
+
 async def connect(url: str, server: Server, cookie: str) -> Any:
     return await websockets.connect(url, origin=server.origin, additional_headers={"Cookie": cookie})
 

@@ -20,13 +20,20 @@ def add(prefix: str) -> Dash:
         url_base_pathname=f"/{prefix}/",
         websocket_callbacks=True,
         title=prefix,
+        enable_mcp=True,
     )
     app.layout = html.Div([html.Button(id="go"), html.Div(id="out")])
 
-    @app.callback(Output("out", "children"), Input("go", "n_clicks"))
-    async def answer(_clicks: int) -> str:
+    @app.callback(Output("out", "children"), Input("go", "n_clicks"), api_endpoint=f"/{prefix}/api")
+    async def answer(clicks: int) -> str:
         return f"app {get_app().title}"
 
+    @app.callback(Output("out", "title"), Input("go", "n_clicks"))
+    def tell(clicks: int) -> str:
+        """A tool, which has the same name in both apps."""
+        return f"tool {get_app().title} {clicks}"
+
+    app.setup_apis()
     return app
 
 
