@@ -70,7 +70,7 @@ const counted = ([output, {count, status, compute, network, resources}]) => [out
 const read = (key) => {
   if (key === "path") return (location.pathname + location.search + location.hash).replace(prefix, "/");
   if (key === "title") return document.title;
-  if (key === "answer") return window.answer ?? null;
+  if (key === "answers") return window.answers ?? [];
   if (key === "overlay") return [...document.querySelectorAll(".dash-error-card__content")].map(shown);
   if (key === "graph") return Object.fromEntries(Object.entries(store.getState().profile.callbacks).map(counted));
   if (key[0] === "~") return window.stories?.[key.slice(1)] ?? [];
@@ -180,14 +180,17 @@ class Page(Browser):
         process = int(self.wait_for(lambda: Path(f"{self.marks}pid").read_text(), "the job", PATIENCE))
         self.wait_for(lambda: not is_running(process), "the end of the job", PATIENCE)
 
-    def call(self, path: str, body: Any) -> None:
+    def call(self, path: str, body: Any, within: tuple[str | int, ...]) -> None:
         self.ajs(
-            """const [url, body] = arguments;
+            """const [url, body, within] = arguments;
             const headers = {"Content-Type": "application/json", Accept: "application/json"};
-            const answer = await fetch(url, {method: "POST", headers, body: JSON.stringify(body)});
-            window.answer = [answer.status, await answer.json().catch(() => null)];""",
+            const post = body === null ? {} : {method: "POST", body: JSON.stringify(body)};
+            const answer = await fetch(url, {headers, ...post});
+            const json = await answer.json().catch(() => null);
+            (window.answers ??= []).push([answer.status, within.reduce((one, name) => one?.[name], json)]);""",
             f"{self.prefix}{path}",
             body,
+            within,
         )
 
     # ---------------------------------------------------------------------------------------------------- looking
@@ -207,16 +210,16 @@ class Page(Browser):
 
         `id`: the text of a component. `id.name`: a property of its element. `@id.name`: a property of the component, as
         the renderer has it. `~id`: all texts that it has shown, one after the other; `~title` of the document. `#selector`:
-        how many elements there are. `path`, below the app, and `title`. `downloads`: the files' names and text. `answer`:
-        status and JSON that a script was answered. `overlay`: of each error of the dev tools its title, what it says, and
-        the functions of its traceback, but for this package's and Quart's. `graph`: what the dev tools count of each
-        callback; `waited`: whether each call took the server a second, and all of them the client longer. Where
+        how many elements there are. `path`, below the app, and `title`. `downloads`: the files' names and bytes.
+        `answers`: status and JSON of each that a script has got. `overlay`: of each error of the dev tools its title, what
+        it says, and the functions of its traceback, but for this package's and Quart's. `graph`: what the dev tools count of
+        each callback; `waited`: whether each call took the server a second, and all of them the client longer. Where
         something else than text is expected, a text is read as JSON.
         """
         seen = self.js(READ, self.prefix, [key for key in shows if key != "downloads"])
         if "downloads" in shows:
             seen["downloads"] = {
-                one.name: one.read_text("utf-8") for one in self.downloads.glob("*") if one.suffix != ".crdownload"
+                one.name: one.read_bytes() for one in self.downloads.glob("*") if one.suffix != ".crdownload"
             }
         for key, expected in shows.items():
             if isinstance(seen[key], str) and not isinstance(expected, str):

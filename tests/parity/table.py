@@ -6,7 +6,6 @@ A new feature of Dash's is one more function with `@feature` in one of the modul
 from __future__ import annotations
 
 import dataclasses
-import functools
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -121,13 +120,12 @@ def upload(id: str, size: int) -> Step:
     return lambda page: page.upload(id, size)
 
 
-def call(path: str, body: Any) -> Step:
-    """What a script is answered that posts JSON below the app, and gets JSON: the page's `answer` from here on."""
-    return functools.partial(_call, path, body)
+def call(path: str, body: Any = None, *within: str | int) -> Step:
+    """What a script is answered that posts JSON below the app, or without a body gets it: one more of the page's `answers`.
 
-
-def _call(path: str, body: Any, page: Page) -> None:
-    page.call(path, body)
+    `within`: keys that lead to the part of the answer that is looked at.
+    """
+    return lambda page: page.call(path, body, within)
 
 
 def unfold_errors(count: int) -> Step:

@@ -18,6 +18,8 @@ from dash import Input, Output, State, dcc, html
 from ..table import back, call, click, feature, reload, settle, type_in, upload, wait_for
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from dash import Dash
 
 
@@ -34,19 +36,28 @@ def digest(size: int) -> str:
     click("frame"),
     settle,
     click("file"),
-    shows={"downloads": {"s.txt": "text ä", "b.bin": "bytes", "f.csv": ",a\n0,1\n", "site.py": "a file"}},
+    shows={
+        "downloads": {
+            "s.txt": "text </ä>".encode(),
+            "b.bin": bytes(range(256)),
+            "f.csv": b",a\n0,1\n",
+            "sent.bin": bytes(range(255, -1, -1)),
+        }
+    },
 )
 def download(app: Dash) -> None:
+    sent = Path(tempfile.mkdtemp()) / "sent.bin"
+    sent.write_bytes(bytes(range(255, -1, -1)))
     app.layout = [html.Button(id=id) for id in ("string", "bytes", "frame", "file")] + [dcc.Download(id="download")]
     output = Output("download", "data", allow_duplicate=True)
 
     @app.callback(output, Input("string", "n_clicks"), prevent_initial_call=True)
     def string(_clicks: int) -> Any:
-        return dcc.send_string("text ä", "s.txt")
+        return dcc.send_string("text </ä>", "s.txt")
 
     @app.callback(output, Input("bytes", "n_clicks"), prevent_initial_call=True)
     async def some_bytes(_clicks: int) -> Any:
-        return dcc.send_bytes(b"bytes", "b.bin")
+        return dcc.send_bytes(lambda file: file.write(bytes(range(256))), "b.bin")
 
     @app.callback(output, Input("frame", "n_clicks"), prevent_initial_call=True)
     def frame(_clicks: int) -> Any:
@@ -54,7 +65,7 @@ def download(app: Dash) -> None:
 
     @app.callback(output, Input("file", "n_clicks"), prevent_initial_call=True)
     def file(_clicks: int) -> Any:
-        return {"content": base64.b64encode(b"a file").decode(), "filename": "site.py", "base64": True}
+        return dcc.send_file(sent)
 
 
 def uploads(app: Dash) -> None:
@@ -215,35 +226,54 @@ def loading(app: Dash) -> None:
 @feature(
     "`api_endpoint`, beside the websocket",
     call("api/add", {"a": 1, "b": 2}),
+    call("api/add", [1, 2]),
+    call("api/add", {"a": 1, "b": "2"}),
+    call("api/add", {"a": 1}),
+    call("api/more", {"a": 1}),
     click("go"),
-    shows={"answer": [200, 3], "out": ""},
+    shows={"answers": [[200, 3], [400, None], [500, None], [500, None], [200, {"more": 2}]], "out": "1", "other": ""},
     says="`POST` with JSON, by a script",
 )
 def api(app: Dash) -> None:
-    app.layout = [html.Button(id="go"), html.P(id="out")]
+    app.layout = [html.Button(id="go"), html.P(id="out"), html.P(id="other")]
+    prefix = app.config.requests_pathname_prefix
 
     @app.callback(
         Output("out", "children"), Input("go", "n_clicks"), State("go", "title"), prevent_initial_call=True,
-        api_endpoint=f"{app.config.requests_pathname_prefix}api/add",
+        api_endpoint=f"{prefix}api/add",
     )  # fmt: skip
     def add(a: int, b: int | None) -> Any:
-        return b if b is None else a + b
+        return a if b is None else a + b
+
+    @app.callback(Output("other", "children"), Input("out", "title"), api_endpoint=f"{prefix}api/more")
+    async def more(a: int | None) -> Any:
+        return a and {"more": a + 1}
+
+
+def ask_mcp(method: str, params: dict[str, Any], *within: str | int) -> Any:
+    return call("_mcp", {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}, *within)
 
 
 @feature(
     "MCP: a callback as a tool, beside the websocket",
-    call("_mcp", {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}),
+    ask_mcp("tools/list", {}, "result", "tools", 0, "name"),
+    ask_mcp("tools/list", {}, "result", "tools", 0, "inputSchema", "properties", "clicks", "type"),
+    ask_mcp("tools/call", {"name": "count", "arguments": {"clicks": 7}}, "result", "structuredContent", "response"),
+    ask_mcp("tools/call", {"name": "nothing", "arguments": {}}, "error", "code"),
     click("go"),
-    shows={"out": "1"},
+    shows={
+        "answers": [[200, "count"], [200, "integer"], [200, {"out": {"children": "7 clicks"}}], [200, -32601]],
+        "out": "1 clicks",
+    },
     enable_mcp=True,
 )
 def mcp(app: Dash) -> None:
     app.layout = [html.Button(id="go"), html.P(id="out")]
 
     @app.callback(Output("out", "children"), Input("go", "n_clicks"), prevent_initial_call=True, mcp_enabled=True)
-    def count(clicks: int) -> int:
+    def count(clicks: int) -> str:
         """Counts."""
-        return clicks
+        return f"{clicks} clicks"
 
 
 LIBRARY = """
@@ -262,12 +292,12 @@ class Late(Component):
 SCRIPT = "window.{name} = {{Late: ({{id, text}}) => React.createElement('b', {{id, className: 'late'}}, text)}};"
 
 
-def make_library(name: str) -> None:
-    """A component library that nobody has imported yet."""
-    folder = Path(tempfile.mkdtemp(prefix="library-")) / name
+def make_package(name: str, files: Mapping[str, str]) -> None:
+    """A package that can be imported, and that nobody has imported yet."""
+    folder = Path(tempfile.mkdtemp(prefix="package-")) / name
     folder.mkdir()
-    for file, text in (("__init__.py", LIBRARY), ("late.js", SCRIPT), ("late.css", ".late {{color: rgb(1, 2, 3)}}")):
-        (folder / file).write_text(text.format(name=name), "utf-8")
+    for file, text in files.items():
+        (folder / file).write_text(text, "utf-8")
     sys.path.append(str(folder.parent))
 
 
@@ -283,7 +313,8 @@ def make_library(name: str) -> None:
 )
 def library(app: Dash) -> None:
     name = app.config.requests_pathname_prefix.strip("/").replace("/", "_").replace("-", "_")
-    make_library(name)
+    files = {"__init__.py": LIBRARY, "late.js": SCRIPT, "late.css": ".late {{color: rgb(1, 2, 3)}}"}
+    make_package(name, {file: text.format(name=name) for file, text in files.items()})
     app.layout = [html.Button(id="go"), html.Div(id="place"), html.P(id="made"), html.P(id="color")]
 
     @app.callback(

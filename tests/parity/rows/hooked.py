@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from dash import Input, Output, ctx, hooks, html, set_props
 
-from ..table import click, feature, settle
+from ..table import call, click, feature, settle
+from .components import make_package
 
 if TYPE_CHECKING:
     from dash import Dash
@@ -28,7 +29,7 @@ def hook() -> None:
         return f"hook {clicks}"
 
     hooks.clientside_callback(
-        "(text) => `${text} client`",
+        "(text) => `${text} ${ofScript} ${getComputedStyle(document.getElementById('of-hook')).color}`",
         Output("of-clientside", "children"),
         Input("of-hook", "children"),
         prevent_initial_call=True,
@@ -50,16 +51,30 @@ def hook() -> None:
     def route() -> Any:
         return {"of": "route"}
 
+    @hooks.websocket_connect()
+    async def let_in(websocket: Any) -> bool:
+        return "refused" not in websocket.path
+
+    files = {
+        "__init__.py": "__version__ = '1.0.0'",
+        "own.js": "ofScript = 'script'",
+        "own.css": "p {color: rgb(4, 5, 6)}",
+    }
+    make_package("of_hooks", files)
+    hooks.script([{"namespace": "of_hooks", "relative_package_path": "own.js"}])
+    hooks.stylesheet([{"namespace": "of_hooks", "relative_package_path": "own.css"}])
+
 
 @feature(
-    "`hooks`: `layout`, `setup`, `callback`, `clientside_callback`, `error`, `custom_data`, `index`, `route`",
+    "`hooks`: `layout`, `setup`, `callback`, `clientside_callback`, `error`, `custom_data`, `index`, `route`, `script`, "
+    "`stylesheet`",
     click("go"),
     settle,
     click("fails"),
     settle,
-    lambda page: page.js("fetch(location.pathname + 'hooked').then((one) => one.json()).then((said) => answer = said)"),
-    shows={"out": "1 input", "of-hook": "hook 1", "of-clientside": "hook 1 client", "of-error": "hook: no",
-           "#meta[name=of-setup]": 1, "#body > i": 1, "answer": {"of": "route"}},
+    call("hooked", None, "of"),
+    shows={"out": "1 input", "of-hook": "hook 1", "of-clientside": "hook 1 script rgb(4, 5, 6)", "of-error": "hook: no",
+           "#meta[name=of-setup]": 1, "#body > i": 1, "answers": [[200, "route"]]},
     site="hooks",
 )  # fmt: skip
 def hooked(app: Dash) -> None:
@@ -72,3 +87,19 @@ def hooked(app: Dash) -> None:
     @app.callback(Output("kept", "children"), Input("fails", "n_clicks"), prevent_initial_call=True)
     def fails(_clicks: int) -> str:
         raise RuntimeError("no")
+
+
+@feature(
+    "`hooks.websocket_connect` that lets nobody in",
+    click("go"),
+    shows={"out": "1"},
+    over_http=("out.children", "of-hook.children"),
+    says="goes over HTTP",
+    site="hooks",
+)
+def refused(app: Dash) -> None:
+    app.layout = [html.Button(id="go"), html.P(id="out")]
+
+    @app.callback(Output("out", "children"), Input("go", "n_clicks"), prevent_initial_call=True)
+    def count(clicks: int) -> int:
+        return clicks

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import dash
 from dash import Input, Output, dcc, html
 
-from ..table import back, click, feature, settle, wait_for
+from ..table import back, click, feature, go_to, settle, wait_for
 
 if TYPE_CHECKING:
     from dash import Dash
@@ -84,3 +84,29 @@ def paged(app: Dash) -> None:
 )
 def page_not_found(app: Dash) -> None:
     app.layout = [dcc.Link("nowhere", href=app.get_relative_path("/nowhere"), id="to-nowhere"), dash.page_container]
+
+
+@feature(
+    "`use_pages`: `redirect_from`",
+    go_to("old-archive"),
+    wait_for("archive", "0"),
+    click("next"),
+    shows={"path": "/archive", "title": "Archive", "archive": "1"},
+    site="pages",
+    use_pages=True,
+    pages_folder="",
+    suppress_callback_exceptions=True,
+)
+def page_that_has_moved(app: Dash) -> None:
+    # Dash redirects in the app that was made last when a page is registered.
+    dash.register_page(
+        "archive",
+        path="/archive",
+        redirect_from=["/old-archive"],
+        layout=lambda **_: [html.Button(id="next"), html.P("0", id="archive")],
+    )
+    app.layout = [dash.page_container]
+
+    @app.callback(Output("archive", "children"), Input("next", "n_clicks"), prevent_initial_call=True)
+    def turn(clicks: int) -> int:
+        return clicks
