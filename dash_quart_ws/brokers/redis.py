@@ -29,7 +29,7 @@ import re
 import secrets
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -49,7 +49,7 @@ from .base import (
     Worker,
 )
 from .calls import Calls, settle
-from .redis_link import Address, Link, pairs, words
+from .redis_link import Address, Link, pairs, valid, words
 from .redis_outbox import (
     KEPT_PURPOSE,
     PURPOSE,
@@ -66,7 +66,7 @@ from .redis_outbox import (
 from .signature import Signer, claim
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 
     from .base import Json
     from .redis_link import Command
@@ -97,6 +97,9 @@ AT_ONCE = 1000
 
 SCANNED_AT_ONCE = 10_000
 """Stored entries that are read in one go: a few milliseconds of Redis' time."""
+
+SORTED_AT_ONCE = 10_000
+"""Positions, one after the other, whose revocations are put in order in one go: a few milliseconds."""
 
 RECENT = 3600.0
 """Seconds for which a revocation is kept, to be written back when the store turns out not to have it."""
@@ -643,32 +646,38 @@ class RedisBroker(Broker):
         Raises:
             ConfigurationError: one of them cannot be read: nobody may be served without it.
         """
-        loaded: list[Revocation] = []
-        for entry in await self._entries(link):
-            try:
-                loaded.append(revocation_of(entry, self._signer))
-            except (ValueError, TypeError, KeyError) as error:
-                raise ConfigurationError(
-                    f"a stored revocation cannot be read ({error}): all workers need the same broker_key and version"
-                ) from error
-        now = time.time()
-        loaded = sorted((one for one in loaded if one.expires >= now), key=lambda one: one.position)
-        if loaded:
-            self._advance(loaded[-1].position)
-        return loaded
+        stored, now = Stored(), time.time()
+        async for entries in self._scan(link):
+            for entry in entries:
+                try:
+                    revocation = revocation_of(entry, self._signer)
+                except (ValueError, TypeError, KeyError) as error:
+                    raise ConfigurationError(
+                        f"a stored revocation cannot be read ({error}): all workers need the same broker_key and version"
+                    ) from error
+                if revocation.expires >= now:
+                    stored.add(revocation)
+        self._advance(stored.last_position)
+        return stored.in_order()
 
-    async def _entries(self, link: Link) -> set[bytes]:
-        found: set[bytes] = set()
+    async def _scan(self, link: Link) -> AsyncIterator[Sequence[bytes]]:
+        """Every stored entry, some of them twice. Redis looks for the next ones while these are read."""
         cursor = b"0"
+        await link.send(self._page_from(cursor))
         while True:
-            cursor, entries = await link.ask("ZSCAN", self._keys.revocations, cursor, "COUNT", SCANNED_AT_ONCE)
-            found.update(entries[::2])
+            cursor, entries = valid(await link.read())
+            if cursor != b"0":
+                await link.send(self._page_from(cursor))
+            yield entries[::2]
             if cursor == b"0":
-                return found
+                return
+
+    def _page_from(self, cursor: bytes) -> Command:
+        return "ZSCAN", self._keys.revocations, cursor, "COUNT", SCANNED_AT_ONCE
 
     async def _reload(self, link: Link, epoch: str) -> None:
         """The store is another one, or we have missed something: compare all that it has with all that is known here."""
-        stored = await self._entries(link)
+        stored = {entry async for entries in self._scan(link) for entry in entries}
         try:
             async with asyncio.timeout(self._timeout):
                 known = set(await asyncio.wrap_future(self._outward.ask(lambda: list(self._listener.known()))))
@@ -1103,6 +1112,35 @@ class RedisBroker(Broker):
                 question.given[str(message["by"])] = message["answer"]
                 if question.settle_if_complete():
                     del self._questions[ask]
+
+
+class Stored:
+    """What is stored, as it is read, to be put in order.
+
+    It is never sorted as a whole: with a million of them every thread of the process would stand still for most of a second.
+    """
+
+    def __init__(self) -> None:
+        self._parts: dict[int, list[Revocation]] = defaultdict(list)
+        self.last_position = 0
+
+    def add(self, revocation: Revocation) -> None:
+        """It may be given twice."""
+        self._parts[revocation.position // SORTED_AT_ONCE].append(revocation)
+        self.last_position = max(self.last_position, revocation.position)
+
+    def in_order(self) -> list[Revocation]:
+        """Each once, in the order of positions."""
+        found: list[Revocation] = []
+        same: list[Revocation] = []
+        for number in sorted(self._parts):
+            for one in sorted(self._parts.pop(number), key=lambda one: one.position):
+                if same and same[0].position != one.position:
+                    same = []
+                if one not in same:
+                    same.append(one)
+                    found.append(one)
+        return found
 
 
 def _pass_on(task: asyncio.Task[Any], future: concurrent.futures.Future[Any]) -> None:

@@ -180,17 +180,26 @@ class Link:
             BrokerError: as `read`, and when the answer is an error.
         """
         (answer,) = await self.call(command)
-        if isinstance(answer, NoPermissionError):
-            raise ConfigurationError(f"the broker's user may not do what is needed: {answer}") from answer
-        if isinstance(answer, ResponseError):
-            raise BrokerError(str(answer)) from answer
-        return answer
+        return valid(answer)
 
     async def close(self) -> None:
         """Let go of the connection."""
         with contextlib.suppress(RedisError, OSError, TimeoutError):
             async with asyncio.timeout(self._timeout):  # TLS says good-bye
                 await self._connection.disconnect()
+
+
+def valid(answer: Any) -> Any:
+    """An answer that is no error.
+
+    Raises:
+        BrokerError, ConfigurationError: it is one; the latter when the broker's user lacks a permission.
+    """
+    if isinstance(answer, NoPermissionError):
+        raise ConfigurationError(f"the broker's user may not do what is needed: {answer}") from answer
+    if isinstance(answer, ResponseError):
+        raise BrokerError(str(answer)) from answer
+    return answer
 
 
 def _said(error: BaseException) -> str:

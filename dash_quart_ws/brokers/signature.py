@@ -16,24 +16,27 @@ class Signer:
     """Signs with HMAC-SHA256, and for one purpose: nobody can use it for another. Without a key, not at all."""
 
     def __init__(self, key: str | bytes | None) -> None:
-        self._key = None if key is None else key.encode() if isinstance(key, str) else key
+        secret = key.encode() if isinstance(key, str) else key
+        self._empty = None if secret is None else hmac.new(secret, digestmod=hashlib.sha256)
+        """The key, and nothing signed with it yet: to copy it takes half the time of beginning anew."""
         self._last: OrderedDict[bytes, int] = OrderedDict()
 
     def sign(self, purpose: bytes, *parts: bytes) -> bytes:
         """The signature, in one word."""
-        if self._key is None:
+        if self._empty is None:
             return UNSIGNED
+        signature = self._empty.copy()
         # Each part with its length: no two lists of parts are signed alike.
-        text = b"".join(b"%d:%b" % (len(part), part) for part in (purpose, *parts))
-        return hmac.digest(self._key, text, hashlib.sha256).hex().encode()
+        signature.update(b"".join([b"%d:%b" % (len(part), part) for part in (purpose, *parts)]))
+        return signature.hexdigest().encode()
 
     def is_good(self, signature: bytes, purpose: bytes, *parts: bytes) -> bool:
         """Whether something was signed with this key for this purpose; anything is good where there is no key."""
-        return self._key is None or hmac.compare_digest(signature, self.sign(purpose, *parts))
+        return self._empty is None or hmac.compare_digest(signature, self.sign(purpose, *parts))
 
     def is_next(self, sender: bytes, number: int) -> bool:
         """Whether a sender's number is beyond all earlier ones. Ask this of what is signed well only."""
-        if self._key is None:
+        if self._empty is None:
             return True
         if number <= self._last.get(sender, -1):
             return False

@@ -19,7 +19,8 @@ CUTOFFS_PER_USER = 8
 """Cut-offs with exceptions that are remembered one by one; older ones are merged, to the stricter side."""
 
 PRUNE_EVERY = 1000
-"""Additions between two looks for what has expired."""
+"""Additions between two looks for what has expired, at least; where there is more to look at, half as many as that: so a
+million of them take as long as they are many, and not its square."""
 
 
 class Replica:
@@ -33,6 +34,7 @@ class Replica:
         """Cut-offs whose true position is not known yet: whatever a token has seen, it may have been before them."""
         self._unsettled_singles: set[str] = set()
         self._additions = 0
+        """Since it was last looked for what has expired."""
 
     def __len__(self) -> int:
         cutoffs = [*self._cutoffs.values(), *self._unsettled.values()]
@@ -82,7 +84,8 @@ class Replica:
 
     def _take(self, revocation: Revocation) -> bool:
         self._additions += 1
-        if self._additions % PRUNE_EVERY == 0:
+        if self._additions >= max(PRUNE_EVERY, (len(self._sessions) + len(self._cutoffs)) // 2):
+            self._additions = 0
             self.prune(time.time())
         if revocation.scope is not Scope.SESSION:
             self._add_cutoff(revocation)

@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from dash_quart_ws.brokers import redis as redis_broker
 from dash_quart_ws.brokers import redis_outbox, redis_scripts
 from dash_quart_ws.brokers.base import Answers, Scope, SessionRecord, Target, TargetKind
-from dash_quart_ws.brokers.redis import RedisBroker
+from dash_quart_ws.brokers.redis import RedisBroker, Stored
+from dash_quart_ws.brokers.redis_outbox import entry_of
+from dash_quart_ws.brokers.signature import Signer
 from dash_quart_ws.exceptions import BrokerError, ConfigurationError
 
 from ..server import ROOT, await_for
@@ -154,6 +157,33 @@ async def test_a_worker_that_begins_later_knows_all_that_has_been_revoked(crew: 
     a = crew.join()
     stored = [await a.stored(f"s{number}") for number in range(3)]
     assert list(crew.join().ears.revocations.values()) == stored
+
+
+async def test_a_worker_that_begins_where_there_is_much_reads_it_in_pages_and_gets_each_once_and_in_order(
+    crew: Crew, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = crew.join()
+    appended = [a.revoke(f"s{number}", Scope.USER if number % 3 else Scope.SESSION) for number in range(500)]
+    stored = [await outcome(one.stored) for one in appended]
+    signer, at = Signer(None), stored[250].position
+    others = [revocation(f"of another life {number}", at) for number in range(2)]
+    with redis.look() as client:
+        client.zadd("dash-quart-ws:revocations", {entry_of(one, signer): NEVER for one in others})
+    monkeypatch.setattr(redis_broker, "SCANNED_AT_ONCE", 10)
+    monkeypatch.setattr(redis_broker, "SORTED_AT_ONCE", 7)
+    loaded = list(crew.join().ears.revocations.values())
+    assert [one for one in loaded if one not in others] == stored
+    assert {one.subject for one in loaded if one.position == at} == {"s250", *(one.subject for one in others)}
+    assert len(loaded) == 502
+
+
+def test_what_a_scan_gives_twice_is_loaded_once() -> None:
+    first, same, second = revocation("s", 1), revocation("at the same position", 1), revocation("s", 2)
+    stored = Stored()
+    for one in (second, first, same, first, second, same):
+        stored.add(one)
+    assert stored.in_order() == [first, same, second]
+    assert stored.last_position == 2
 
 
 async def test_a_revocation_made_while_cut_off_says_so_and_holds_everywhere_once_the_network_is_back(

@@ -175,6 +175,24 @@ def test_memory_is_given_back_without_anybody_asking(monkeypatch: pytest.MonkeyP
     assert len(replica) <= 10
 
 
+def test_ten_times_as_many_take_ten_times_as_long_to_take_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at = 0
+
+    class Counted(Replica):
+        def prune(self, now: float) -> None:
+            nonlocal looked_at
+            looked_at += len(self)
+            super().prune(now)
+
+    monkeypatch.setattr(revocations, "PRUNE_EVERY", 10)
+    replica = Counted()
+    for number in range(5000):
+        replica.add(single(f"s{number}"))
+        replica.add(cutoff(number, f"user{number}"))
+    assert len(replica) == 10_000
+    assert 0 < looked_at < 4 * len(replica)
+
+
 # ------------------------------------------------------------------- until a shared broker has given the true position
 
 
