@@ -47,8 +47,9 @@ def command_for(server: str, app: str, port: int) -> list[str]:
             return [*python, "hypercorn", app, "-b", f"127.0.0.1:{port}", *many]
         case ["uvicorn", *ws]:
             return [*python, "uvicorn", app, "--port", str(port), "--ws", ws[0] if ws else "auto", "--no-access-log"]
-        case ["granian"]:
-            return [*python, "granian", "--interface", "asgi", "--port", str(port), app]
+        case ["granian", *workers]:
+            many = ["--workers", workers[0]] if workers else []
+            return [*python, "granian", "--interface", "asgi", "--port", str(port), *many, app]
     raise ValueError(server)
 
 

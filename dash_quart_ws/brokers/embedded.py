@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ..exceptions import BrokerError
 from .base import Answers, Appended, Broker, Ending, Presence, Revocation, Scope, SessionRecord, Worker
+from .lock import ProcessLock
 
 if TYPE_CHECKING:
     import asyncio
@@ -41,6 +42,12 @@ REMEMBER_CLAIM = 24 * 3600
 
 KEPT, KEPT_CHARACTERS = 10_000, 32 * 1024 * 1024
 """Texts that are kept for a moment, and characters of all of them together; what comes on top is refused."""
+
+SHARED = (
+    "process %s works with %s as well: a logout or a ban in one process does not reach the sockets of the other. Give all of "
+    "them QuartBackend(broker='redis://host:6379/0'), or the environment variable DASH_QUART_WS_BROKER; or, where that is "
+    "another app, each a file of its own: broker='sqlite:///absolute/path'"
+)
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS revocation (
@@ -69,7 +76,8 @@ class EmbeddedBroker(Broker):
     """Revocations and known sessions in a SQLite file (write-ahead log, fsync on each write), or in memory only.
 
     Writes happen on one thread of its own, in order, so that a slow disk never holds up the event loop. Where the file
-    cannot be opened the broker says so once, and goes on in memory: revocations then last as long as the process.
+    cannot be opened the broker says so once, and goes on in memory: revocations then last as long as the process. Where
+    another process works with the file for more than a moment, an error in the log says so.
     """
 
     is_shared = False
@@ -81,6 +89,8 @@ class EmbeddedBroker(Broker):
         self._position = int(time.time() * 1000)
         self._thread: concurrent.futures.ThreadPoolExecutor | None = None
         self._database: sqlite3.Connection | None = None
+        self._let_go: Callable[[], object] = lambda: None
+        """Gives back the lock that tells whether another process has the file."""
         self._pages: deque[_Page] = deque()
         self._says_failures = True
         self._here: dict[str, Json] = {}
@@ -136,12 +146,24 @@ class EmbeddedBroker(Broker):
             database.close()
             raise
         self._database = database
+        self._lock_file(path)
         if stored is not None:
             self.observe(stored[0])
         return [
             Revocation(Scope(scope), subject, position, expires, Ending(ending), tuple(json.loads(keep)), user)
             for scope, subject, position, expires, ending, keep, user in rows
         ]
+
+    def _lock_file(self, path: Path) -> None:
+        def complain(process: str) -> None:
+            logger.error(SHARED, process, path)
+
+        try:
+            lock = ProcessLock(path.with_name(f"{path.name}.lock"), complain)
+        except OSError as error:
+            logger.debug("whether another process works with %s as well is not known: %s", path, error)
+        else:
+            self._let_go = weakref.finalize(self, lock.close)
 
     def next_position(self) -> int:
         with self._lock:
@@ -364,6 +386,7 @@ class EmbeddedBroker(Broker):
         if self._database is not None:
             self._database.close()
             self._database = None
+        self._let_go()
 
 
 def _done(value: T) -> concurrent.futures.Future[T]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import logging
 import sqlite3
 import stat
 from contextlib import closing
@@ -10,11 +12,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dash_quart_ws.brokers import embedded
+from dash_quart_ws.brokers import embedded, lock
 from dash_quart_ws.brokers.embedded import EmbeddedBroker
 from dash_quart_ws.exceptions import BrokerError
 
+from ..server import wait_for
 from .contract import record, revocation
+from .test_lock import holding, is_free
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,6 +40,53 @@ def broker(path: Path) -> Iterator[EmbeddedBroker]:
 def test_only_the_owner_may_read_the_file_and_its_folder(broker: EmbeddedBroker, path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_a_lock_beside_the_file_is_had_from_its_loading_to_its_closing_and_again(
+    broker: EmbeddedBroker, path: Path
+) -> None:
+    lock = path.with_name("store.sqlite3.lock")
+    assert not is_free(lock)
+    broker.close()
+    assert is_free(lock)
+    broker.load()
+    assert not is_free(lock)
+
+
+def test_a_broker_that_nobody_closes_gives_the_lock_back_when_it_is_collected(path: Path) -> None:
+    broker = EmbeddedBroker(path)
+    broker.load()
+    del broker
+    gc.collect()
+    wait_for(lambda: is_free(path.with_name("store.sqlite3.lock")), 30, "it to be given back")
+
+
+def test_another_process_with_the_same_file_is_an_error_in_the_log_that_says_what_to_do(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(lock, "PATIENCE", 0.0)
+    monkeypatch.setattr(lock, "TRY_EVERY", 0.05)
+    path.parent.mkdir()
+    with holding(path.with_name("store.sqlite3.lock")) as other:
+        broker = EmbeddedBroker(path)
+        broker.load()
+        wait_for(lambda: caplog.records, 30, "the error")
+        broker.append(revocation("all the same")).stored.result(10)
+        broker.close()
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    for part in (f"process {other.pid} ", str(path), "QuartBackend(broker='redis://", "broker='sqlite:///"):
+        assert part in caplog.text
+
+
+def test_where_no_lock_can_be_had_the_file_is_used_all_the_same(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path.with_name("store.sqlite3.lock").mkdir(parents=True)
+    broker = EmbeddedBroker(path)
+    broker.load()
+    broker.append(revocation("stored")).stored.result(10)
+    broker.close()
+    assert [one.subject for one in broker.load()] == ["stored"]
+    broker.close()
+    assert [record for record in caplog.records if record.levelno > logging.DEBUG] == []
 
 
 def test_the_file_survives_a_process_that_is_killed(broker: EmbeddedBroker, path: Path) -> None:

@@ -29,7 +29,9 @@ from dash_quart_ws import (  # noqa: E402
     protected_callback,
     public_callback,
 )
+from dash_quart_ws.brokers import lock  # noqa: E402
 
+lock.PATIENCE = float(os.environ.get("PATIENCE", lock.PATIENCE))
 logging.basicConfig(stream=sys.stderr, level="INFO")
 
 groups: dict[str, list[str]] = {}

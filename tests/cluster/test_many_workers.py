@@ -56,6 +56,37 @@ def test_several_workers_without_a_shared_broker_do_not_start(tmp_path: Path, se
         refused.stop()
 
 
+@pytest.mark.parametrize("server", ["hypercorn", "uvicorn"])
+def test_two_services_without_a_shared_broker_are_told_of_one_another(tmp_path: Path, server: str) -> None:
+    store = f"sqlite://{tmp_path}/store.sqlite3"
+    env = {"PATIENCE": "2"}
+    with worker(tmp_path, store, server=server, env=env) as a:
+        number = a.get("/me").json["pid"]
+        with worker(tmp_path, store, server=server, env=env) as b:
+            b.login("alice")
+            wait_for(lambda: f"process {number} works with {tmp_path}/store.sqlite3 as well" in b.log, 30, "the error")
+            assert b.get("/", b.login("alice")).status == 200  # a graceful reload has two of them as well
+            a.stop()
+            number = b.get("/me").json["pid"]
+            wait_for(
+                lambda: (tmp_path / "store.sqlite3.lock").read_text() == str(number),
+                30,
+                "it to be the one with the file",
+            )
+            with worker(tmp_path, store, server=server, env=env) as c:
+                c.login("alice")
+                wait_for(lambda: f"process {number} works with" in c.log, 30, "what has the file now to be named")
+            assert b.log.count("QuartBackend(broker='redis://") == c.log.count("QuartBackend(broker='redis://") == 1
+        assert "QuartBackend(broker='redis://" not in a.log
+
+
+def test_workers_whose_number_cannot_be_seen_are_told_of_one_another(tmp_path: Path) -> None:
+    env = {"PATIENCE": "2"}
+    with worker(tmp_path, f"sqlite://{tmp_path}/store.sqlite3", server="granian:2", env=env) as server:
+        wait_for(lambda: len({server.get("/me").json["pid"] for _ in range(20)}) == 2, 30, "both workers to serve")
+        wait_for(lambda: "QuartBackend(broker='redis://" in server.log, 30, "the error")
+
+
 def test_another_apps_workers_do_not_get_into_ours(redis: RedisServer, tmp_path: Path) -> None:
     broker = f"{redis.url}?prefix=mine"
     with worker(tmp_path, broker) as ours:
