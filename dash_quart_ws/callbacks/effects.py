@@ -20,8 +20,7 @@ import logging
 import re
 import secrets
 import time
-import weakref
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +32,7 @@ from werkzeug.http import parse_cookie, parse_date
 from werkzeug.local import LocalProxy
 
 from .._dash import Carrier, callback_here
+from ..connections.shares import is_nobody
 from ..exceptions import BrokerError, EffectsUnavailable
 from ..sessions import pages
 from ..sessions.handshake import check_origin
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from quart_auth import QuartAuth
 
     from ..brokers.base import Broker
-    from ..connections.connection import Connection
     from ..connections.renderer import Renderer
     from ..sessions.guard import Guard
     from ..sessions.handshake import Origin
@@ -62,7 +61,10 @@ CHARACTERS = 32 * 1024
 """The most that one callback may do, as JSON: browsers and proxies take less than that in the headers of a response."""
 
 PENDING, PENDING_CHARACTERS = 1000, 1024 * 1024
-"""What may be kept for one connection within `SECONDS`: how many callbacks' effects, and how much."""
+"""What may be kept for one user, or for nobody one address, within `SECONDS`: how many callbacks' effects, and how much."""
+
+NOBODYS_PENDING = 5000
+"""How many of them may be those of all who are nobody."""
 
 BODY_BYTES = 1024
 """Of a request for effects: it holds one id."""
@@ -203,6 +205,37 @@ class Kept:
         )  # fmt: skip
 
 
+class Recent:
+    """What was kept within the last `SECONDS`, and for whom: who goes and comes back does not begin again at nothing."""
+
+    def __init__(self) -> None:
+        self.by_payer: OrderedDict[str, deque[tuple[float, int]]] = OrderedDict()
+        self._nobodys: deque[float] = deque()
+
+    def take(self, payer: str, size: int) -> bool:
+        """Take room for so many characters; False, and nothing is taken, when there is none."""
+        now = time.monotonic()
+        own = self.by_payer.setdefault(payer, deque())
+        self._forget(now - SECONDS, own)
+        if len(own) >= PENDING or sum(one for _, one in own) + size > PENDING_CHARACTERS:
+            return False
+        if is_nobody(payer):
+            if len(self._nobodys) >= NOBODYS_PENDING:
+                return False
+            self._nobodys.append(now)
+        own.append((now, size))
+        self.by_payer.move_to_end(payer)
+        return True
+
+    def _forget(self, until: float, own: deque[tuple[float, int]]) -> None:
+        while own and own[0][0] <= until:
+            own.popleft()
+        while self._nobodys and self._nobodys[0] <= until:
+            self._nobodys.popleft()
+        while (first := next(iter(self.by_payer.values()))) is not own and (not first or first[-1][0] <= until):
+            self.by_payer.popitem(last=False)
+
+
 class EffectsDesk:
     """Keeps what one app's callbacks have done, and does it in requests of their browsers.
 
@@ -230,7 +263,7 @@ class EffectsDesk:
         self._guard = guard
         self._allowed = allowed
         self._timeout = timeout
-        self._recent: weakref.WeakKeyDictionary[Connection, deque[tuple[float, int]]] = weakref.WeakKeyDictionary()
+        self._recent = Recent()
 
     # ---------------------------------------------------------------------------------- of a callback, in a worker
 
@@ -258,25 +291,15 @@ class EffectsDesk:
                 if kept.cleared:
                     await self._broker.position()  # answered after the revocation, whose true position is known then
                 text, id = kept.text(), secrets.token_hex(16)
-                if not self._has_room(connection, len(text)):
+                if not self._recent.take(connection.payer, len(text)):
                     raise EffectsUnavailable(
-                        "too many callbacks of one browser set cookies: they are not fetched so soon"
+                        "too many callbacks of one user set cookies within half a minute: no more are kept for the moment"
                     )
                 await asyncio.wrap_future(self._broker.keep(digest(id), text, SECONDS))
         except (BrokerError, TimeoutError) as error:
             raise EffectsUnavailable("the broker does not keep what a callback does to its browser") from error
         self._show(kept)
         return CallbackEffects(outcome, id)
-
-    def _has_room(self, connection: Connection, size: int) -> bool:
-        now = time.monotonic()
-        recent = self._recent.setdefault(connection, deque())
-        while recent and recent[0][0] < now - SECONDS:
-            recent.popleft()
-        if len(recent) >= PENDING or sum(one for _, one in recent) + size > PENDING_CHARACTERS:
-            return False
-        recent.append((now, size))
-        return True
 
     @staticmethod
     def _show(kept: Kept) -> None:

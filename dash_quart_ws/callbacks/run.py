@@ -190,13 +190,12 @@ class Runner:
         if not self._sessions.may_run(connection):  # its end cancels this task
             return CallbackUnchanged(*ids)
         self._sessions.touch_for_callback(connection)
-        user = f"user {connection.user}" if connection.user is not None else f"address {connection.remote}"
         outcome: CallbackResult | CallbackUnchanged | CallbackFailed
         observed = None if self.traceback_page is None else Observed(self.traceback_page)
         prepared = None
         try:
             prepared = self._callbacks.prepare(request.payload, websocket)
-            outcome = CallbackResult(*ids, await self._call(prepared, user, rights))
+            outcome = CallbackResult(*ids, await self._call(prepared, connection.payer, rights))
         except (PreventUpdate, WebsocketDisconnected):
             outcome = CallbackUnchanged(*ids)
         except TooManyCallbacks as error:

@@ -220,6 +220,11 @@ class Connection:
         return f"<Connection {self.id} user={self.user!r} remote={self.remote!r}{' ended' if self.ended else ''}>"
 
     @property
+    def payer(self) -> str:
+        """Whose share its callbacks count against: its user's, or for nobody an address's."""
+        return f"address {self.remote}" if self.user is None else f"user {self.user}"
+
+    @property
     def renderers(self) -> tuple[str, ...]:
         """The tabs that are attached, by Dash's `rendererId`, the most recent one last.
 

@@ -297,17 +297,45 @@ async def test_what_does_not_fit_into_a_response_is_an_error_that_says_so(
     assert {"large": "no more than 32768", "odd": "is no JSON"}[name] in caplog.text
 
 
-async def test_a_browser_that_lets_its_effects_pile_up_gets_errors(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_user_who_lets_effects_pile_up_gets_errors_and_nobody_else_does(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(effects, "PENDING", 2)
     async with signed_in(site) as (socket, _cookie, _page):
         statuses = [(await ask(socket, "cookie", "blue"))["status"] for _ in range(3)]
         assert result(await ask(socket, "echo")) == "alice 1"
-    assert statuses == ["ok", "ok", "error"]
+        assert statuses == ["ok", "ok", "error"]
+    async with signed_in(site) as (elsewhere, _cookie, _page):
+        assert (await ask(elsewhere, "cookie", "blue"))["status"] == "error", "another connection of the same user"
+    async with signed_in(site, "bob") as (socket, _cookie, _page):
+        assert (await ask(socket, "cookie", "blue"))["status"] == "ok"
     monkeypatch.setattr(effects, "PENDING", 1000)
     monkeypatch.setattr(effects, "PENDING_CHARACTERS", 1000)
-    async with signed_in(site) as (socket, _cookie, _page):
+    async with signed_in(site, "carol") as (socket, _cookie, _page):
         assert (await ask(socket, "cookie", "x" * 500))["status"] == "ok"
         assert (await ask(socket, "cookie", "x" * 500))["status"] == "error"
+
+
+async def test_those_who_are_nobody_leave_room_for_the_effects_of_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(effects, "NOBODYS_PENDING", 2)
+    async with serving(login_required=False) as site:
+        async with site.websocket((await site.get("/")).cookie) as socket:
+            statuses = [(await ask(socket, "cookie", "blue"))["status"] for _ in range(3)]
+            assert statuses == ["ok", "ok", "error"]
+        async with signed_in(site) as (socket, _cookie, _page):
+            assert (await ask(socket, "cookie", "blue"))["status"] == "ok"
+
+
+async def test_what_was_kept_long_enough_ago_leaves_room_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(effects, "PENDING", 1)
+    async with signed_in(site) as (socket, _cookie, _page):
+        assert (await ask(socket, "cookie", "blue"))["status"] == "ok"
+        assert (await ask(socket, "cookie", "blue"))["status"] == "error"
+        monkeypatch.setattr(effects, "SECONDS", 0.0)
+        assert (await ask(socket, "cookie", "blue"))["status"] == "ok"
+    async with signed_in(site, "bob") as (socket, _cookie, _page):
+        assert (await ask(socket, "cookie", "blue"))["status"] == "ok"
+    assert list(site.backend._effects._recent.by_payer) == ["user bob"], "nothing is left of who asks no more"
 
 
 async def test_when_the_broker_is_away_the_outcome_is_an_error_and_a_request_is_answered_with_503(
