@@ -62,7 +62,7 @@ from .callbacks.effects import EffectsDesk, divide_session
 from .callbacks.jobs import Jobs
 from .callbacks.options import route
 from .callbacks.pool import Pool
-from .callbacks.run import Runner
+from .callbacks.run import Runner, contained
 from .callbacks.websocket import props_message
 from .config import Config
 from .connections.asgi import SCOPE_KEY, Socket
@@ -432,7 +432,7 @@ class QuartBackend(_Backend):
                 async def answer() -> Any:
                     with noting_here():
                         if inspect.iscoroutinefunction(handler):
-                            return await call()
+                            return await contained(call())
                         return await self._run_in_thread(call)
 
                 limit = self._runner.endpoint_limit(rule, handler)

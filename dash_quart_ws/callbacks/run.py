@@ -14,7 +14,7 @@ import logging
 import math
 import secrets
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from dash.exceptions import PreventUpdate, WebsocketDisconnected
 from quart import abort, jsonify
@@ -53,6 +53,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("dash_quart_ws.callbacks")
 
+T = TypeVar("T")
+
 
 async def answer_websocket_needed(error: WebsocketNeeded) -> tuple[Response, int]:
     """The server's error handler: the log has the traceback, the browser a sentence."""
@@ -90,6 +92,18 @@ class Limits:
 
 
 UNLIMITED = Limits()
+
+
+async def contained(call: Coroutine[Any, Any, T]) -> T:
+    """What an async callback gives. What it raises is an Exception, so that its request is answered: a task lets others pass,
+    and SystemExit end the process.
+    """
+    try:
+        return await call
+    except (Exception, asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise RuntimeError(f"the callback raised {type(error).__name__}") from error
 
 
 def _too_long(callback: str, limits: Limits) -> CallbackTimeout | None:
@@ -201,7 +215,7 @@ class Runner:
         except TooManyCallbacks as error:
             return CallbackFailed(*ids, str(error))
         except asyncio.CancelledError:
-            if renderer.gone or cast("asyncio.Task[Any]", asyncio.current_task()).cancelling():
+            if renderer.gone or websocket.cut_short:  # else nobody but the callback itself has cancelled anything
                 raise
             return CallbackFailed(
                 *ids, self._report(RuntimeError("the callback raised CancelledError"), connection, request)
@@ -290,10 +304,7 @@ class Runner:
 
     async def _invoke(self, prepared: Prepared, user: str, rights: Rights | None) -> str:
         if prepared.is_async:
-            try:
-                return await cast("Coroutine[Any, Any, str]", prepared.call())
-            except SystemExit as error:  # asyncio would let it end the process
-                raise RuntimeError("the callback raised SystemExit") from error
+            return await contained(cast("Coroutine[Any, Any, str]", prepared.call()))
         loop = asyncio.get_running_loop()
 
         def call() -> Any:

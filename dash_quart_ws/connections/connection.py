@@ -437,6 +437,7 @@ class Connection:
         self._share.give_back(size)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("a callback's task failed connection=%s", self.id, exc_info=error)
+            renderer.send(messages.CallbackFailed(request.request_id, request.renderer_id, "Callback failed"))
 
     def _remember(self, renderer_id: str) -> Renderer:
         """Where tabs do not attach: the ones that were heard of last get pushes."""

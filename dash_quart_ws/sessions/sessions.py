@@ -424,6 +424,8 @@ class Sessions:
             abort(403, "the user's rights have changed")
         if is_late and limit is not None:
             raise limit
+        if task.cancelled():  # by itself; raised here it would be taken for the end of the request
+            raise RuntimeError("the callback raised CancelledError")
         return task.result()
 
     async def is_over_within(self, seconds: float, session: Session) -> bool:

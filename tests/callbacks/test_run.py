@@ -140,6 +140,69 @@ async def test_what_works_over_http_only_is_listed_so_that_the_renderer_posts_it
     assert {one["message"].partition(" runs ")[2] for one in answers} == {"over HTTP only"}
 
 
+# ------------------------------------------------------------------------------------ whatever becomes of a callback
+
+
+class Abandoned(BaseException):
+    """As libraries of their own kind have them for their cancellation."""
+
+
+async def ends_itself() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(0)
+
+
+async def raises(error: BaseException) -> None:
+    raise error
+
+
+ODD_ENDS = {
+    "SystemExit": lambda: raises(SystemExit()),
+    "CancelledError": lambda: raises(asyncio.CancelledError()),
+    "StopIteration": lambda: raises(StopIteration()),
+    "a BaseException": lambda: raises(Abandoned()),
+    "a group of them": lambda: raises(BaseExceptionGroup("some", [Abandoned()])),
+    "its own cancellation": ends_itself,
+}
+
+
+@pytest.mark.parametrize("end", ODD_ENDS.values(), ids=ODD_ENDS)
+@pytest.mark.parametrize("way", ["over the websocket", "over HTTP", "by its API endpoint"])
+async def test_whatever_an_async_callback_raises_its_request_is_answered(way: str, end: Any) -> None:
+    site = Site()
+
+    @site.app.callback(Output("odd", "children"), Input("go", "n_clicks"), api_endpoint="/api/odd")
+    async def odd(n_clicks: int) -> None:
+        await end()
+
+    site.app.setup_apis()
+    async with site:
+        if way == "over HTTP":
+            assert (await over_http(site, "odd")).status == 500
+        elif way == "by its API endpoint":
+            cookie = await site.login("alice")
+            assert (await site.request("POST", "/api/odd", cookie, json={"n_clicks": 1})).status == 500
+        else:
+            (answer,) = await frames(site, "odd.children")
+            assert answer["payload"]["status"] == "error"
+            assert answer["payload"]["message"].startswith("Callback failed (error ")
+
+
+async def test_a_callback_whose_task_falls_over_is_answered_and_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    site = Site()
+
+    @site.app.callback(Output("odd", "children"), Input("go", "n_clicks"))
+    async def odd(n_clicks: int) -> None:
+        raise GeneratorExit
+
+    async with site:
+        (answer,) = await frames(site, "odd.children")
+    assert answer["payload"] == {"status": "error", "message": "Callback failed"}
+    assert "a callback's task failed connection=" in caplog.text
+
+
 # ------------------------------------------------------------------------- a callback that needs the websocket
 
 
