@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("dash_quart_ws.callbacks")
 
 
+MOST_OWED = 100
+"""Superseded requests of one callback that wait for the end of the last one; the oldest beyond that are answered at once."""
+
+
 class Cut:
     """One running request that may be cut short. Made in its task; call `end` when that is through.
 
@@ -60,8 +64,10 @@ class Cut:
     def supersede(self, other: Cut) -> None:
         """Take another request's place, which nobody waits for any more."""
         if not other.made:
-            self._owed = [*other._owed, (other._request.request_id, other._request.renderer_id)]
-            other._owed = []
+            self._owed, other._owed = other._owed, []
+            self._owed.append((other._request.request_id, other._request.renderer_id))
+            while len(self._owed) > MOST_OWED:
+                self._renderer.send(CallbackUnchanged(*self._owed.pop(0)))
             other._now()
 
     def take_back(self) -> bool:

@@ -12,6 +12,7 @@ from dash import Input, Output, ctx
 from dash.exceptions import WebsocketDisconnected
 
 from dash_quart_ws import CallbackTimeout, callback_options
+from dash_quart_ws.callbacks import cut
 from dash_quart_ws.callbacks.cut import identity_of
 from dash_quart_ws.wire.messages import CallbackRequest
 from tests.asgi import Closed
@@ -389,6 +390,25 @@ async def test_a_request_that_supersedes_one_and_is_out_of_time_settles_both() -
         found = await answers(socket, 2)
     assert found["1"] == {"status": "prevent_update"}
     assert found["2"]["status"] == "error"
+
+
+async def test_of_many_superseded_requests_the_oldest_are_answered_ahead_of_the_last_ones_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cut, "MOST_OWED", 2)
+    slow = Slow()
+    async with (
+        with_callbacks(slow, superseded="cancel") as site,
+        site.websocket(await site.login("alice")) as socket,
+    ):
+        for number in range(1, 6):
+            await socket.send(request("async", str(number)))
+        assert list(await answers(socket, 2)) == ["1", "2"]
+        await nothing_more(socket)
+        slow.go_on.set()
+        rest = await answers(socket, 3)
+    assert list(rest) == ["3", "4", "5"]
+    assert value_of(rest["5"]) == 5
 
 
 async def test_what_is_left_of_superseded_requests_is_forgotten() -> None:
