@@ -8,15 +8,18 @@ knows on whose behalf it is asked.
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from dash import DiskcacheManager
-from quart import abort
+from quart import abort, current_app, g, has_request_context, session
+from quart.globals import request_ctx
+from quart.sessions import SecureCookieSession
 
 from ..sessions.access import Access, access_of, is_allowed
-from ..sessions.logins import NO_RESPONSE
+from ..sessions.logins import NO_RESPONSE, unchangeable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -140,11 +143,35 @@ class SessionManager:
     def call_job_fn(self, key: str, job_fn: Any, args: Any, context: Any) -> Any:
         """Start a job, and see to it that it does not outlive its session."""
         session = self._jobs.session()  # before the start, which takes its time: it may be over by then
-        if isinstance(self._manager, DiskcacheManager):  # others may carry no objects
+        if isinstance(self._manager, DiskcacheManager):  # others may carry no objects, and know of no request
             context["dash_response"] = NO_RESPONSE
+            job_fn = functools.partial(_run_apart, job_fn)
         job = self._manager.call_job_fn(key, job_fn, args, context)
         self._jobs.started(session, self._manager, job)
         return job
+
+
+class _JobSession(SecureCookieSession):
+    """Quart's `session` in a job: as it was when the job was started, and there it stays."""
+
+    @property
+    def modified(self) -> bool:
+        return False
+
+    @modified.setter
+    def modified(self, _modified: bool) -> None:
+        NO_RESPONSE.refuse()
+
+
+def _run_apart(job_fn: Callable[..., Any], *arguments: Any) -> Any:
+    """A job, in its own process. That may have been forked off in the middle of a request: what the job did to the user or to
+    quart's `session` there would be lost without a word.
+    """
+    if has_request_context():
+        cast("Any", request_ctx).session = _JobSession(dict(session))
+        for extension in current_app.extensions.get("QUART_AUTH", ()):
+            setattr(g, extension.attribute_name, unchangeable(extension.load_user()))
+    return job_fn(*arguments)
 
 
 def _digest(text: str) -> str:

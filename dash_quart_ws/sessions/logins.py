@@ -84,8 +84,8 @@ class NoResponse:
     def refuse(self, *_args: Any, **_options: Any) -> Any:
         """Raises EffectsUnavailable."""
         raise EffectsUnavailable(
-            "a background job belongs to no request, so it sets no cookies and headers, and logs nobody in or out: do it in "
-            "a callback that has the job's result as an input"
+            "a background job belongs to no request, so it sets no cookies and headers, writes nothing into quart's session, "
+            "and logs nobody in or out: do it in a callback that has the job's result as an input"
         )
 
     set_cookie = delete_cookie = set_header = append_header = refuse
@@ -93,6 +93,15 @@ class NoResponse:
 
 
 NO_RESPONSE = NoResponse()
+
+
+def unchangeable(user: AuthUser) -> AuthUser:
+    """The same user for a background job, in which `renew_login()` raises EffectsUnavailable."""
+    kind = type(user)
+    action = property(lambda _self: Action.PASS, NO_RESPONSE.refuse)
+    user = copy.copy(user)
+    user.__class__ = type(kind.__name__, (kind,), {"__slots__": (), "action": action})
+    return user
 
 
 def _check_job() -> None:

@@ -14,6 +14,7 @@ import quart_auth
 from celery import Celery
 from dash import CeleryManager, Dash, DiskcacheManager, Input, Output, callback, ctx, html
 from diskcache import Cache
+from quart import session
 from quart_auth import AuthUser, QuartAuth
 
 from dash_quart_ws import QuartBackend
@@ -79,6 +80,11 @@ def paints(_clicks: int) -> list[str]:
         refusal(lambda: ctx.response.headers.set("X-Colour", "blue")),
         refusal(lambda: quart_auth.login_user(AuthUser("bob"))),
         refusal(quart_auth.logout_user),
+        refusal(quart_auth.renew_login),
+        refusal(lambda: session.update(colour="blue")),
+        refusal(lambda: session.pop("colour", None)),
+        refusal(lambda: setattr(session, "permanent", True)),
+        f"{quart_auth.current_user.auth_id} {session.get('colour')}",
     ]
 
 
