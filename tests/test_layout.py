@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "dash_quart_ws"
 ORDER = (
     "__init__", "__main__", "publisher", "backend", "reload", "extension", "cluster", "callbacks", "sessions", "connections",
-    "browser", "wire", "brokers", "check", "_dash", "_plotly", "_servers", "config", "exceptions",
+    "browser", "wire", "brokers", "check", "_dash", "_plotly", "_quart", "_servers", "config", "exceptions",
 )  # fmt: skip
 """From the top down: a module imports from what stands to its right, and from its own wing.
 
@@ -35,6 +35,7 @@ WITHOUT_TESTS_OF_THEIR_OWN = {
     "__main__": "the command line; test_main",
     "_dash": "Dash's private names; test_drift and test_dash",
     "_plotly": "plotly's private names; callbacks/test_serialise",
+    "_quart": "Quart's private names; callbacks/test_effects and callbacks/test_jobs",
     "_servers": "one test for each real server; test_servers",
     "callbacks/websocket": "with a real Dash; test_backend and connections/test_connection",
 }
@@ -115,12 +116,19 @@ def test_only_one_module_knows_the_servers(path: Path) -> None:
             assert node.attr not in ("SO_LINGER", "TCP_USER_TIMEOUT"), f"{path.name}:{node.lineno}"
 
 
+@pytest.mark.parametrize("path", [path for path in MODULES if path.stem != "_quart"], ids=name_of)
+def test_only_one_module_knows_how_quart_keeps_its_contexts(path: Path) -> None:
+    """They are others in each of its releases."""
+    for line, dotted in imports_of(path):
+        assert not dotted.startswith(("quart.globals", "quart.ctx")), f"{path.name}:{line} imports {dotted}"
+
+
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_no_module_reaches_into_another_modules_private_names(path: Path) -> None:
     for line, dotted in imports_of(path):
         parts = dotted.split(".")
         if parts[0] == "dash_quart_ws":
-            private = [part for part in private_parts(dotted) if part not in ("_dash", "_plotly", "_servers")]
+            private = [part for part in private_parts(dotted) if part not in ("_dash", "_plotly", "_quart", "_servers")]
             assert not private, f"{path.name}:{line} imports {dotted}"
 
 

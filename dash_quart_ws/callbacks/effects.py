@@ -25,13 +25,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from quart import Response, g, jsonify, request, session
-from quart.globals import websocket_ctx
 from quart.sessions import session_json_serializer
 from quart_auth import Action
 from werkzeug.http import parse_cookie, parse_date
 from werkzeug.local import LocalProxy
 
 from .._dash import Carrier, callback_here
+from .._quart import replace_session
 from ..connections.shares import is_nobody
 from ..exceptions import BrokerError, EffectsUnavailable
 from ..sessions import pages
@@ -455,5 +455,4 @@ _own_session: Any = LocalProxy(_session_here)
 
 def divide_session() -> None:
     """A websocket has been accepted: from here on each of its callbacks has quart's `session` to itself."""
-    setattr(g, SESSION, websocket_ctx.session)
-    websocket_ctx.session = _own_session
+    setattr(g, SESSION, replace_session(_own_session))

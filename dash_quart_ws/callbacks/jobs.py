@@ -11,13 +11,13 @@ import asyncio
 import functools
 import hashlib
 import logging
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from dash import DiskcacheManager
 from quart import abort, current_app, g, has_request_context, session
-from quart.globals import request_ctx
 from quart.sessions import SecureCookieSession
 
+from .._quart import replace_session
 from ..sessions.access import Access, access_of, is_allowed
 from ..sessions.logins import NO_RESPONSE, unchangeable
 
@@ -168,7 +168,7 @@ def _run_apart(job_fn: Callable[..., Any], *arguments: Any) -> Any:
     quart's `session` there would be lost without a word.
     """
     if has_request_context():
-        cast("Any", request_ctx).session = _JobSession(dict(session))
+        replace_session(_JobSession(dict(session)))
         for extension in current_app.extensions.get("QUART_AUTH", ()):
             setattr(g, extension.attribute_name, unchangeable(extension.load_user()))
     return job_fn(*arguments)
