@@ -38,7 +38,7 @@ WITNESS = r"""
       error.apply(console, told);
     };
     const look = () => {
-      for (const one of document.querySelectorAll("[id^=story]")) note(one.id, one.textContent);
+      for (const one of document.querySelectorAll(`[id^=story], [id^='{"story"']`)) note(one.id, one.textContent);
       note("title", document.title);
     };
     new MutationObserver(look).observe(document, {subtree: true, childList: true, characterData: true});
@@ -46,7 +46,9 @@ WITNESS = r"""
   } catch {}
 })();
 """
-"""Notes what each element whose id begins with `story` has shown, and what the page has called an error."""
+"""Notes what each element has shown whose id begins with `story`, or is a dict that does, and what the page has called an
+error.
+"""
 
 READ = r"""
 const [prefix, keys] = arguments;
@@ -238,6 +240,10 @@ class Page(Browser):
             return self.see(shows)
         self.settle()
         return self.see(shows)
+
+    def wait_for_complaints(self, count: int) -> None:
+        """Wait until the page has said so much: the renderer reads what it complains of when all else is at rest."""
+        wait_for(lambda: len(self.complaints) >= count, PATIENCE, f"{count} errors on the console")
 
     @property
     def complaints(self) -> list[str]:

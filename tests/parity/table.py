@@ -31,6 +31,8 @@ class Feature:
     """What the user does, from the page's first moment on."""
     shows: Mapping[str, Any]
     """What is to be seen in the end, as Dash documents it; `Page.see` explains the keys."""
+    shows_live: Mapping[str, Any]
+    """What is to be seen over the websocket besides: over HTTP nothing is, before the callback's end."""
     over_http: frozenset[str]
     """The callbacks that go over HTTP in the app with `websocket_callbacks=True`, too."""
     says: str
@@ -60,6 +62,7 @@ def feature(
     name: str,
     *does: Step,
     shows: Mapping[str, Any],
+    shows_live: Mapping[str, Any] | None = None,
     over_http: tuple[str, ...] = (),
     says: str = "",
     complains: tuple[str, ...] = (),
@@ -71,9 +74,8 @@ def feature(
     """Decorator: this function builds the app of a row. The arguments are the fields of `Feature`."""
 
     def add(build: Callable[[Dash], None]) -> Callable[[Dash], None]:
-        row = Feature(
-            name, build, does, shows, frozenset(over_http), says, complains, is_endless, site, dev_tools, options
-        )
+        live, http = shows_live or {}, frozenset(over_http)
+        row = Feature(name, build, does, shows, live, http, says, complains, is_endless, site, dev_tools, options)
         assert row.slug not in {one.slug for one in FEATURES}, row.slug
         FEATURES.append(row)
         return build

@@ -31,7 +31,9 @@ def visit(page: Page, site: Server, feature: Feature, transport: str) -> tuple[d
     page.visit(site, feature, transport)
     for step in feature.does:
         step(page)
-    seen = page.ends_up_with(dict(feature.shows))
+    shows = {**feature.shows, **feature.shows_live} if transport == "socket" else dict(feature.shows)
+    seen = page.ends_up_with(shows)
+    page.wait_for_complaints(len(feature.complains))
     complaints = page.complaints
     assert len(complaints) == len(feature.complains), complaints
     for pattern, complaint in zip(feature.complains, complaints, strict=True):
@@ -54,7 +56,7 @@ def test_a_callback_is_over_the_socket_what_it_is_over_http(
     assert seen == feature.shows, "over HTTP"
     assert {carrier for by in ran.values() for carrier in by} <= {"http"}
     seen_over_socket, ran_over_socket = visit(page, site, feature, "socket")
-    assert seen_over_socket == feature.shows, "over the socket"
+    assert seen_over_socket == {**feature.shows, **feature.shows_live}, "over the socket"
     assert calls(ran_over_socket, feature) == calls(ran, feature)
     for name, by in ran_over_socket.items():
         assert set(by) == {"http" if name in feature.over_http else "socket"}, name

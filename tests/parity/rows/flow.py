@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
+import itertools
 import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from dash import Input, Output, State, ctx, dcc, html, set_props
+from dash import ALL, MATCH, Input, Output, State, ctx, dcc, html, set_props
 from quart_auth import current_user
 
-from ..table import click, feature, settle, type_in, wait_for
+from ..table import click, feature, reload, settle, type_in, wait_for
 
 if TYPE_CHECKING:
     from dash import Dash
@@ -143,43 +145,66 @@ def diamond(app: Dash) -> None:
     settle,
     type_in("celsius", "100"),
     settle,
-    shows={"celsius.value": "100", "fahrenheit.value": "212", "by": "celsius"},
+    type_in("fahrenheit", "32"),
+    settle,
+    shows={"celsius.value": "0", "fahrenheit.value": "32", "~story": ["celsius 212", "fahrenheit 0"]},
 )
 def circle(app: Dash) -> None:
-    app.layout = [dcc.Input(id=id, type="number", debounce=True) for id in ("celsius", "fahrenheit")] + [
-        html.P(id="by")
+    app.layout = [
+        *(dcc.Input(id=id, type="number", debounce=True) for id in ("celsius", "fahrenheit")),
+        html.P(id="story"),
     ]
 
     @app.callback(
-        Output("celsius", "value"), Output("fahrenheit", "value"), Output("by", "children"),
+        Output("celsius", "value"), Output("fahrenheit", "value"), Output("story", "children"),
         Input("celsius", "value"), Input("fahrenheit", "value"), prevent_initial_call=True,
     )  # fmt: skip
     def convert(celsius: float, fahrenheit: float) -> tuple[float, float, str]:
-        if ctx.triggered_id == "celsius":
-            return celsius, round(celsius * 9 / 5 + 32), "celsius"
-        return round((fahrenheit - 32) * 5 / 9), fahrenheit, "fahrenheit"
+        by = ctx.triggered_id
+        if by == "celsius":
+            fahrenheit = round(celsius * 9 / 5 + 32)
+            return celsius, fahrenheit, f"{by} {fahrenheit}"
+        celsius = round((fahrenheit - 32) * 5 / 9)
+        return celsius, fahrenheit, f"{by} {celsius}"
 
 
 @feature(
-    "`running=`, of `def` and `async def`, also with wildcards and when the callback fails",
+    "`running=`, of `def` and `async def`, also with `ALL` and `MATCH`, and when the callback fails",
     click("sync"),
     settle,
     click("async"),
     settle,
     click("fails"),
-    shows={"~story": ["sync", "rests", "async", "rests", "fails", "idle"], "sync.disabled": False, "out": "async 1"},
+    settle,
+    click('{"is":"button","story":2}'),
+    shows={"~story": ["sync", "rests", "async", "rests", "fails", "idle"], "sync.disabled": False, "out": "async 1",
+           '~{"story":1}': ["sync", "rests", "async", "rests", "fails", "idle"],
+           '~{"story":2}': ["sync", "rests", "async", "rests", "fails", "idle", "matched", "done"],
+           '{"is":"out","story":2}': "1"},
     complains=("Callback error updating none.children|Callback failed|500",),
-)
+)  # fmt: skip
 def running(app: Dash) -> None:
     app.layout = [
-        *(html.Button(id=id) for id in ("sync", "async", "fails")), html.P(id="out"), html.P(id="none"), html.P(id="story"),
-    ]  # fmt: skip
+        *(html.Button(id=id) for id in ("sync", "async", "fails")),
+        *(html.P(id=id) for id in ("out", "none", "story", {"story": 1}, {"story": 2})),
+        *(html.Button(id={"is": "button", "story": no}) for no in (1, 2)),
+        *(html.P(id={"is": "out", "story": no}) for no in (1, 2)),
+    ]
 
     def story(running: str, after: str) -> list[Any]:
         return [
             (Output("story", "children"), running, after),
+            (Output({"story": ALL}, "children"), running, after),
             (Output("sync", "disabled"), True, False),
         ]
+
+    @app.callback(
+        Output({"is": "out", "story": MATCH}, "children"), Input({"is": "button", "story": MATCH}, "n_clicks"),
+        running=[(Output({"story": MATCH}, "children"), "matched", "done")], prevent_initial_call=True,
+    )  # fmt: skip
+    async def matched(clicks: int) -> int:
+        await asyncio.sleep(0.15)
+        return clicks
 
     @app.callback(
         Output("out", "children"), Input("sync", "n_clicks"), running=story("sync", "rests"), prevent_initial_call=True
@@ -290,6 +315,49 @@ def persistent(app: Dash) -> None:
         await asyncio.sleep(0.3)
         set_props("out", {"children": f"loud {clicks}"})
         set_props("story", {"children": "loud"})
+
+
+@feature(
+    "`persistent=True` without an end: a stream of `set_props`, which ends with its page",
+    wait_for("begun", "begun"),
+    click("tell"),
+    wait_for("out", "1 began, 1 runs"),
+    reload,
+    wait_for("begun", "begun"),
+    click("tell"),
+    shows={"out": "2 began, 1 runs", "title": "Dash"},
+    shows_live={"~story": ["1", "2", "3"]},
+    is_endless=True,
+    says="what it sets is seen while it runs; over HTTP never",
+)
+def endless(app: Dash) -> None:
+    app.layout = [html.Button(id="tell"), *(html.P(id=id) for id in ("begun", "out", "story"))]
+    began: list[str] = []
+    running: set[str] = set()
+
+    @app.callback(persistent=True)
+    async def stream() -> None:
+        me = str(len(began) + 1)
+        began.append(me)
+        running.add(me)
+        try:
+            for no in itertools.count(1):
+                set_props("story", {"children": str(min(no, 3))})
+                await asyncio.sleep(0.05)
+        finally:
+            running.discard(me)
+
+    @app.callback(Output("begun", "children"), Input("begun", "title"))
+    async def begin(_title: str | None) -> str:
+        return "begun"
+
+    @app.callback(Output("out", "children"), Input("tell", "n_clicks"), prevent_initial_call=True)
+    async def tell(_clicks: int) -> str:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(10):
+                while running != set(began[-1:]):
+                    await asyncio.sleep(0.01)
+        return f"{len(began)} began, {len(running)} runs"
 
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="nothing")

@@ -115,8 +115,9 @@ def context(app: Dash) -> None:
 
 
 @feature(
-    "Grouped and named arguments, `ctx.args_grouping` and `outputs_grouping`",
+    "Grouped and named arguments, also with wildcards, `ctx.args_grouping` and `outputs_grouping`",
     click("b"),
+    click('{"no":2}'),
     shows={
         "x": "pair 1 None t",
         "y": {
@@ -126,30 +127,38 @@ def context(app: Dash) -> None:
                     {"id": "b", "property": "n_clicks", "str_id": "b", "triggered": True, "value": 1},
                     {"id": "text", "property": "value", "str_id": "text", "triggered": False, "value": "t"},
                 ],
+                "all": [
+                    {"id": {"no": no}, "property": "n_clicks", "str_id": f'{{"no":{no}}}', "triggered": False, "value": None}
+                    for no in (1, 2)
+                ],
             },
             "outputs": {"first": {"id": "x", "property": "children"}, "second": {"id": "y", "property": "children"}},
             "using": [True, True],
         },
         "mixed": "1 t None",
+        "dict": "True 1 [None, 1] 2",
     },
 )  # fmt: skip
 def grouped_arguments(app: Dash) -> None:
     app.layout = [
-        *(html.Button(id=id) for id in "ab"), dcc.Input(id="text", value="t"), *(html.P(id=id) for id in ("x", "y", "mixed")),
+        *(html.Button(id=id) for id in ("a", "b", {"no": 1}, {"no": 2})), dcc.Input(id="text", value="t"),
+        *(html.P(id=id) for id in ("x", "y", "mixed", "dict")),
     ]  # fmt: skip
 
     @app.callback(
         output={"first": Output("x", "children"), "second": Output("y", "children")},
         inputs={"one": Input("a", "n_clicks"), "pair": (Input("b", "n_clicks"), State("text", "value"))},
+        state={"all": State({"no": ALL}, "n_clicks")},
         prevent_initial_call=True,
     )
-    async def tell(one: int | None, pair: tuple[int, str]) -> dict[str, str]:
+    async def tell(one: int | None, pair: tuple[int, str], all: list[int | None]) -> dict[str, str]:
         told = {
-            "args": {name: ctx.args_grouping[name] for name in ("one", "pair")},
+            "args": {name: ctx.args_grouping[name] for name in ("one", "pair", "all")},
             "outputs": ctx.outputs_grouping,
             "using": [ctx.using_args_grouping, ctx.using_outputs_grouping],
         }
         assert ctx.args_grouping.pair[0].triggered
+        assert all == [None, None]
         return {"first": f"pair {pair[0]} {one} {pair[1]}", "second": json.dumps(told)}
 
     @app.callback(
@@ -159,11 +168,19 @@ def grouped_arguments(app: Dash) -> None:
     def mixed(b: int, text: str, a: int | None) -> str:
         return f"{b} {text} {a}"
 
+    @app.callback(
+        Output("dict", "children"), inputs={"each": Input({"no": ALL}, "n_clicks")}, prevent_initial_call=True
+    )
+    def by_dict_id(each: list[int | None]) -> str:
+        told = ctx.args_grouping.each
+        (triggered,) = (one for one in told if one.triggered)
+        return f"{ctx.using_args_grouping} {triggered.value} {each} {triggered.id.no}"
+
 
 @feature(
     "`optional=True`, `allow_optional=True`: components that are not there",
     click("go"),
-    shows={"out": "1 None None", "late": "1"},
+    shows={"out": "1 None None None", "late": "1"},
 )
 def optional(app: Dash) -> None:
     app.layout = [html.Button(id="go"), html.P(id="out"), html.P(id="late")]
@@ -171,6 +188,7 @@ def optional(app: Dash) -> None:
     @app.callback(
         Output("out", "children"),
         Input("go", "n_clicks"), Input("nowhere", "value", allow_optional=True), State("go", "title"),
+        State({"no": 1}, "value", allow_optional=True),
         prevent_initial_call=True,
     )  # fmt: skip
     def tell(*values: Any) -> str:
@@ -207,3 +225,65 @@ def request_context(app: Dash) -> None:
                 ctx.custom_data.came_over in ("http", "socket"),
             ]
         )
+
+
+JAVASCRIPT = r"""
+() => [{
+  none: null, missing: undefined, yes: true, int: 1, whole: 2.0, float: 0.1, big: 2 ** 53, huge: 1e21, minus: -1, zero: -0,
+  not: NaN, text: "ä€𝄞 <\/script> \u2028", escaped: "\"\\\n\0", empty: [[], {}, "", 0, false],
+  keys: {1: "a", "": "b"}, date: new Date(0), deep: [[{a: [{b: null}]}]],
+}, "\ud800"]
+"""
+
+
+@feature(
+    "Values of every kind as an input and as a state",
+    click("go"),
+    shows={
+        "out": (
+            "{'none': None, 'yes': True, 'int': 1, 'whole': 2, 'float': 0.1, 'big': 9007199254740992, "
+            "'huge': 1e+21, 'minus': -1, 'zero': 0, 'not': None, 'text': 'ä€𝄞 </script> \\u2028', "
+            "'escaped': '\"\\\\\\n\\x00', 'empty': [[], {}, '', 0, False], "
+            "'keys': {'1': 'a', '': 'b'}, 'date': '1970-01-01T00:00:00.000Z', 'deep': [[{'a': [{'b': None}]}]]}"
+        ),
+        "as-state": "the same",
+        "half": "'\\ud800'",
+        "falsy": [0, "", False, [], {}, None],
+    },
+)
+def given_values(app: Dash) -> None:
+    falsy = {"zero": 0, "text": "", "no": False, "list": [], "dict": {}, "none": None}
+    app.layout = [
+        html.Button(id="go"), *(dcc.Store(id=id, data=data) for id, data in falsy.items()),
+        *(dcc.Store(id=id) for id in ("data", "surrogate")), *(html.P(id=id) for id in ("out", "as-state", "half", "falsy")),
+    ]  # fmt: skip
+    app.clientside_callback(
+        JAVASCRIPT,
+        Output("data", "data"),
+        Output("surrogate", "data"),
+        Input("go", "n_clicks"),
+        prevent_initial_call=True,
+    )
+
+    @app.callback(Output("out", "children"), Input("data", "data"), prevent_initial_call=True)
+    def tell(data: Any) -> str:
+        return repr(data)
+
+    @app.callback(Output("half", "children"), Input("surrogate", "data"), prevent_initial_call=True)
+    def tell_half(surrogate: str) -> str:
+        return repr(surrogate)
+
+    @app.callback(
+        Output("as-state", "children"), Input("out", "children"), State("data", "data"), prevent_initial_call=True
+    )
+    async def compare(out: str, data: Any) -> str:
+        return "the same" if repr(data) == out else repr(data)
+
+    @app.callback(
+        Output("falsy", "children"),
+        Input("go", "n_clicks"),
+        [State(id, "data") for id in falsy],
+        prevent_initial_call=True,
+    )
+    def tell_falsy(_clicks: int, *values: Any) -> str:
+        return json.dumps(values)

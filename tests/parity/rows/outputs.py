@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import datetime
+import decimal
 import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from dash import ALL, MATCH, Input, Output, Patch, State, dcc, html, no_update, set_props
+from dash import ALL, MATCH, Input, Output, Patch, State, ctx, dcc, html, no_update, set_props
 from dash.exceptions import PreventUpdate
 
 from ..table import click, feature, settle
@@ -73,32 +74,45 @@ def patch(app: Dash) -> None:
 
 
 @feature(
-    "`Patch` of components and of a figure, also in several outputs",
+    "`Patch` of components and of a figure, also in several outputs and in a wildcard's list",
     click("go"),
     settle,
     click("go"),
-    shows={"list": "onenew 1new 2", "#ul li": 3, "@graph.figure": {"data": [{"y": [1, 1, 2]}], "layout": {}}},
-)
+    shows={
+        "list": "first 2new 1new 2", "#ul li": 3, "@graph.figure": {"data": [{"y": [1, 1, 2]}], "layout": {}},
+        '{"no":1}': "new 1new 2", '{"no":2}': "kept",
+    },
+)  # fmt: skip
 def patch_of_components(app: Dash) -> None:
     figure = {"data": [{"y": [1]}], "layout": {}}
-    app.layout = [GO, html.Ul([html.Li("one")], id="list"), dcc.Graph(id="graph", figure=figure)]
+    app.layout = [
+        GO, html.Ul([html.Li("one")], id="list"), dcc.Graph(id="graph", figure=figure),
+        html.P([], id={"no": 1}), html.P("kept", id={"no": 2}),
+    ]  # fmt: skip
 
     @app.callback(Output("list", "children"), Output("graph", "figure"), CLICKED, prevent_initial_call=True)
     async def grow(clicks: int) -> tuple[Patch, Patch]:
         children, figure = Patch(), Patch()
         children.append(html.Li(f"new {clicks}"))
+        children[0]["props"]["children"] = f"first {clicks}"
         figure["data"][0]["y"].append(clicks)
         return children, figure
 
+    @app.callback(Output({"no": ALL}, "children"), CLICKED, prevent_initial_call=True)
+    def in_a_list(clicks: int) -> list[Any]:
+        children = Patch()
+        children.append(html.B(f"new {clicks}"))
+        return [children, no_update]
+
 
 @feature(
-    "`no_update`: alone, for one of several outputs, in a wildcard's list, and for all; `PreventUpdate`",
+    "`no_update`: alone, for one of several outputs, in a dict, in a wildcard's list, and for all; `PreventUpdate`",
     click("go"),
     shows={"alone": "kept", "kept": "kept", "changed": "new", "all-1": "kept", "all-2": "kept", "prevented": "kept",
-           '{"no":1}': "new", '{"no":2}': "kept"},
+           "dict-kept": "kept", "dict-changed": "new", '{"no":1}': "new", '{"no":2}': "kept"},
 )  # fmt: skip
 def keeping(app: Dash) -> None:
-    names = ("alone", "kept", "changed", "all-1", "all-2", "prevented")
+    names = ("alone", "kept", "changed", "all-1", "all-2", "dict-kept", "dict-changed", "prevented")
     app.layout = [GO, *(html.P("kept", id=id) for id in (*names, {"no": 1}, {"no": 2}))]
 
     @app.callback(Output("alone", "children"), CLICKED, prevent_initial_call=True)
@@ -113,6 +127,12 @@ def keeping(app: Dash) -> None:
     def none_of_two(_clicks: int) -> Any:
         return no_update
 
+    as_dict = {"kept": Output("dict-kept", "children"), "changed": Output("dict-changed", "children")}
+
+    @app.callback(output=as_dict, inputs=[CLICKED], prevent_initial_call=True)
+    def in_a_dict(_clicks: int) -> Any:
+        return {"kept": no_update, "changed": "new"}
+
     @app.callback(Output({"no": ALL}, "children"), CLICKED, prevent_initial_call=True)
     def in_a_list(_clicks: int) -> Any:
         return ["new", no_update]
@@ -123,18 +143,18 @@ def keeping(app: Dash) -> None:
 
 
 @feature(
-    "Several outputs: a list, a tuple, a dict, nested groups, one output in a list",
+    "Several outputs: a list, a tuple, a dict, nested groups, one output in a list, two properties of one component",
     click("go"),
-    shows={"a": "list 1", "b": "list 2", "c": "tuple 1", "d": "tuple 2", "e": "dict 1", "f": "dict 2", "g": "deep 1",
-           "h": "deep 2", "i": "deep 3", "j": "alone"},
+    shows={"a": "list 1", "a.title": "list 3", "b": "list 2", "c": "tuple 1", "d": "tuple 2", "e": "dict 1", "f": "dict 2",
+           "g": "deep 1", "h": "deep 2", "i": "deep 3", "@j.children": "alone"},
 )  # fmt: skip
 def several_outputs(app: Dash) -> None:
     app.layout = [GO, *(html.P(id=id) for id in "abcdefghij")]
     out = {id: Output(id, "children") for id in "abcdefghij"}
 
-    @app.callback([out["a"], out["b"]], CLICKED, prevent_initial_call=True)
+    @app.callback([out["a"], out["b"], Output("a", "title")], CLICKED, prevent_initial_call=True)
     def as_list(_clicks: int) -> Any:
-        return ["list 1", "list 2"]
+        return ["list 1", "list 2", "list 3"]
 
     @app.callback((out["c"], out["d"]), CLICKED, prevent_initial_call=True)
     async def as_tuple(_clicks: int) -> Any:
@@ -218,11 +238,15 @@ def duplicate_outputs(app: Dash) -> None:
     shows={
         "@data.data": {
             "none": None, "yes": True, "int": 9007199254740991, "float": 0.1, "nan": None, "text": "ä€𝄞 </script> & \u2028",
-            "date": "2026-01-02", "time": "2026-01-02T03:04:05", "array": [[1, 2], [3, 4]], "scalar": 1.5,
-            "column": [1, 2], "stamps": ["2026-01-02T00:00:00"], "nested": {"a": [{"b": None}]},
+            "escaped": "\"\\\n\0", "empty": [[], {}, "", 0, False], "keys": {"1": "a"},
+            "date": "2026-01-02", "time": "2026-01-02T03:04:05", "zone": "2026-01-02T03:04:05+00:00",
+            "decimal": 1.5, "array": [[1, 2], [3, 4]], "scalar": 1.5, "words": ["a", "b"], "truth": True, "count": 7,
+            "column": [1, 2], "stamps": ["2026-01-02T00:00:00"], "records": [{"a": 1, "b": "x"}],
+            "nested": {"a": [{"b": None}]},
         },
-        "tree": "boldplain7",
+        "tree": "boldplain70deep",
         "#b": 1,
+        "#div i[data-no='1'] u": 1,
     },
 )  # fmt: skip
 def values(app: Dash) -> None:
@@ -232,13 +256,15 @@ def values(app: Dash) -> None:
     def give(_clicks: int) -> Any:
         data = {
             "none": None, "yes": True, "int": 2**53 - 1, "float": 0.1, "nan": float("nan"),
-            "text": "ä€𝄞 </script> & \u2028", "date": datetime.date(2026, 1, 2),
-            "time": datetime.datetime.fromisoformat("2026-01-02T03:04:05"),
-            "array": np.array([[1, 2], [3, 4]]), "scalar": np.float64(1.5),
+            "text": "ä€𝄞 </script> & \u2028", "escaped": '"\\\n\0', "empty": [[], {}, "", 0, False], "keys": {1: "a"},
+            "date": datetime.date(2026, 1, 2), "time": datetime.datetime.fromisoformat("2026-01-02T03:04:05"),
+            "zone": datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC), "decimal": decimal.Decimal("1.5"),
+            "array": np.array([[1, 2], [3, 4]]), "scalar": np.float64(1.5), "words": np.array(["a", "b"]),
+            "truth": np.bool_(True), "count": np.int64(7),
             "column": pd.Series([1, 2]), "stamps": pd.Series(pd.to_datetime(["2026-01-02"])),
-            "nested": {"a": ({"b": None},)},
+            "records": pd.DataFrame({"a": [1], "b": ["x"]}).to_dict("records"), "nested": {"a": ({"b": None},)},
         }  # fmt: skip
-        return data, [html.B("bold"), "plain", 7, None]
+        return data, [html.B("bold"), "plain", 7, 0, None, html.I([html.U("deep")], **{"data-no": "1"})]
 
 
 def zoom(page: Page) -> None:
@@ -247,19 +273,34 @@ def zoom(page: Page) -> None:
     page.js(f"Plotly.relayout({drawn}, {{'xaxis.range': [0, 1]}})")
 
 
+def numbers(array: Any) -> Any:
+    """Of a figure's array, as plotly sends it: since plotly 6.0 in base64."""
+    if not isinstance(array, dict):
+        return array
+    flat = np.frombuffer(base64.b64decode(array["bdata"]), array["dtype"])
+    return flat.reshape([int(length) for length in array.get("shape", "-1").split(",")]).tolist()
+
+
 @feature(
     "A `go.Figure` in a `dcc.Graph`, and what its user does with it",
     click("go"),
     settle,
     zoom,
-    shows={"drawn": [1, 3, 2], "zoomed": {"xaxis.range": [0, 1]}},
+    shows={"drawn": [[0.1, 0.3, 0.2], [[1, 2], [3, 4]], ["one"], "A title"], "zoomed": {"xaxis.range": [0, 1]}},
 )
 def figure(app: Dash) -> None:
     app.layout = [GO, dcc.Graph(id="graph"), dcc.Store(id="range"), html.P(id="drawn"), html.P(id="zoomed")]
 
     @app.callback(Output("graph", "figure"), CLICKED, prevent_initial_call=True)
     async def draw(_clicks: int) -> go.Figure:
-        return go.Figure(go.Scatter(y=np.array([1, 3, 2])))
+        return go.Figure(
+            [
+                go.Scatter(y=np.array([0.1, 0.3, 0.2])),
+                go.Heatmap(z=np.array([[1, 2], [3, 4]]), xaxis="x2", yaxis="y2"),
+                go.Bar(x=["one"], y=[1], xaxis="x3"),
+            ],
+            {"title": {"text": "A title"}, "xaxis": {"domain": [0, 0.3]}, "xaxis2": {"domain": [0.4, 0.6]}},
+        )
 
     app.clientside_callback(
         "data => data?.['xaxis.range'] ? data : dash_clientside.no_update",  # Plotly says more, and not always the same
@@ -272,32 +313,34 @@ def figure(app: Dash) -> None:
         Input("range", "data"), State("graph", "figure"), prevent_initial_call=True,
     )  # fmt: skip
     def zoomed(data: dict[str, Any], figure: dict[str, Any]) -> tuple[str, str]:
-        y = figure["data"][0]["y"]
-        drawn = np.frombuffer(base64.b64decode(y["bdata"]), y["dtype"]) if isinstance(y, dict) else y
-        return json.dumps([int(one) for one in drawn]), json.dumps(data)
+        line, map_, bars = figure["data"]
+        drawn = [numbers(line["y"]), numbers(map_["z"]), bars["x"], figure["layout"]["title"]["text"]]
+        return json.dumps(drawn), json.dumps(data)
 
 
 @feature(
-    "`set_props`: one property, several at once, by a dict id, with `Patch`; from `def` and `async def`",
+    "`set_props`: one property, several at once, by a dict id, with `Patch`; from `def` and `async def`; `ctx.set_props`",
     click("go"),
     settle,
     click("go"),
-    shows={"one": "2", '{"no":1}': "two", "@data.data": {"list": [1, 2]}, "both": "2: 2 2", "twice": "done 2"},
-)
+    shows={"one": "2", '{"no":1}': "two", "@data.data": {"list": [1, 2]}, "both": "2: 2 2", "twice": "done 2",
+           "returned": "returned 2", "by-ctx": "ctx 2"},
+)  # fmt: skip
 def setting_properties(app: Dash) -> None:
     app.layout = [
         GO,
-        *(html.P(id=id) for id in ("one", {"no": 1}, "both", "done", "twice")),
+        *(html.P(id=id) for id in ("one", {"no": 1}, "both", "done", "twice", "returned", "by-ctx")),
         dcc.Store(id="data", data={"list": []}),
         dcc.Input(id="field", value="", placeholder=""),
     ]
-    both = {"n": 0}
 
-    @app.callback(Output("done", "children"), CLICKED, prevent_initial_call=True)
-    def sync(clicks: int) -> str:
+    @app.callback(Output("done", "children"), Output("returned", "children"), CLICKED, prevent_initial_call=True)
+    def sync(clicks: int) -> tuple[str, str]:
         set_props("one", {"children": clicks})
         set_props("field", {"value": str(clicks), "placeholder": str(clicks)})
-        return f"done {clicks}"
+        ctx.set_props("by-ctx", {"children": f"ctx {clicks}"})
+        set_props("returned", {"children": "set before"})
+        return f"done {clicks}", f"returned {clicks}"
 
     @app.callback(Output("twice", "children"), Input("done", "children"), prevent_initial_call=True)
     async def asynchronous(done: str) -> str:
@@ -311,7 +354,6 @@ def setting_properties(app: Dash) -> None:
         Output("both", "children"), Input("field", "value"), Input("field", "placeholder"), prevent_initial_call=True
     )
     def observe(value: str, placeholder: str) -> str:
-        both["n"] += 1
         return f"{placeholder}: {value} {placeholder}"
 
 
