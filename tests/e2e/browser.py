@@ -140,8 +140,7 @@ class Browser:
 
     def follow(self, text: str) -> None:
         """Click a link of the navigation."""
-        self.wait_for(lambda: text in self.navigation, f"a link to {text}")
-        self.driver.find_element(By.XPATH, f"//nav//a[.='{text}']").click()
+        self.wait_for(lambda: self.js(PRESS, f"//nav//a[.='{text}']"), f"a link to {text}")
 
     def press(self, row: str | None, button: str) -> None:
         """Click a button, of the first row that holds a text if one is given. The table may be made anew at any time."""
