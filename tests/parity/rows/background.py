@@ -11,6 +11,7 @@ from dash import Input, Output, ctx, html, no_update, set_props
 from dash.exceptions import PreventUpdate
 
 from ..table import click, feature, settle, wait_for
+from .errors import FAILED, SECRET
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -201,7 +202,7 @@ def job_of_a_coroutine(app: Dash) -> None:
     wait_for("story", "failed"),
     shows={"a": "sorry: BackgroundCallbackError", "b": "kept", "~story": ["runs", "failed"]},
     over_http=("a.children", "b.children"),
-    complains=("Callback error updating b.children",),
+    complains=(FAILED,),
 )
 def job_that_fails(app: Dash) -> None:
     app.layout = [
@@ -228,7 +229,7 @@ def job_that_fails(app: Dash) -> None:
         **background,
     )
     def fails(_clicks: int) -> str:
-        raise RuntimeError("no")
+        raise RuntimeError(SECRET)
 
 
 @on_both(

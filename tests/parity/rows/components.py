@@ -225,10 +225,10 @@ def loading(app: Dash) -> None:
 
 @feature(
     "`api_endpoint`, beside the websocket",
-    call("api/add", {"a": 1, "b": 2}),
-    call("api/add", [1, 2]),
-    call("api/add", {"a": 1, "b": "2"}),
-    call("api/add", {"a": 1}),
+    call("api/less", {"b": 2, "a": 5}),
+    call("api/less", [5, 2]),
+    call("api/less", {"a": 5, "b": "2"}),
+    call("api/less", {"a": 5}),
     call("api/more", {"a": 1}),
     click("go"),
     shows={"answers": [[200, 3], [400, None], [500, None], [500, None], [200, {"more": 2}]], "out": "1", "other": ""},
@@ -240,10 +240,10 @@ def api(app: Dash) -> None:
 
     @app.callback(
         Output("out", "children"), Input("go", "n_clicks"), State("go", "title"), prevent_initial_call=True,
-        api_endpoint=f"{prefix}api/add",
+        api_endpoint=f"{prefix}api/less",
     )  # fmt: skip
-    def add(a: int, b: int | None) -> Any:
-        return a if b is None else a + b
+    def less(a: int, b: int | None) -> Any:
+        return a if b is None else a - b
 
     @app.callback(Output("other", "children"), Input("out", "title"), api_endpoint=f"{prefix}api/more")
     async def more(a: int | None) -> Any:
@@ -258,7 +258,10 @@ def ask_mcp(method: str, params: dict[str, Any], *within: str | int) -> Any:
     "MCP: a callback as a tool, beside the websocket",
     ask_mcp("tools/list", {}, "result", "tools", 0, "name"),
     ask_mcp("tools/list", {}, "result", "tools", 0, "inputSchema", "properties", "clicks", "type"),
-    ask_mcp("tools/call", {"name": "count", "arguments": {"clicks": 7}}, "result", "structuredContent", "response"),
+    ask_mcp(
+        "tools/call", {"name": "count", "arguments": {"clicks": 7}, "_meta": {"padding": "x" * 1_000_000}},
+        "result", "structuredContent", "response",
+    ),
     ask_mcp("tools/call", {"name": "nothing", "arguments": {}}, "error", "code"),
     click("go"),
     shows={
@@ -266,7 +269,7 @@ def ask_mcp(method: str, params: dict[str, Any], *within: str | int) -> Any:
         "out": "1 clicks",
     },
     enable_mcp=True,
-)
+)  # fmt: skip
 def mcp(app: Dash) -> None:
     app.layout = [html.Button(id="go"), html.P(id="out")]
 

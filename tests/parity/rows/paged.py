@@ -87,21 +87,24 @@ def page_not_found(app: Dash) -> None:
 
 
 @feature(
-    "`use_pages`: `redirect_from`",
+    "`use_pages`: `redirect_from`, and the title and the description of the page that a browser loads",
     go_to("old-archive"),
     wait_for("archive", "0"),
     click("next"),
-    shows={"path": "/archive", "title": "Archive", "archive": "1"},
+    shows={"path": "/archive", "title": "The archive", "archive": "1", "#meta[property='og:title'][content='The archive']": 1,
+           "#meta[name=description][content='What was']": 1},
     site="pages",
     use_pages=True,
     pages_folder="",
     suppress_callback_exceptions=True,
-)
+)  # fmt: skip
 def page_that_has_moved(app: Dash) -> None:
     # Dash redirects in the app that was made last when a page is registered.
     dash.register_page(
         "archive",
         path="/archive",
+        title="The archive",
+        description="What was",
         redirect_from=["/old-archive"],
         layout=lambda **_: [html.Button(id="next"), html.P("0", id="archive")],
     )
