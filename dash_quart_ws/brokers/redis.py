@@ -112,6 +112,9 @@ PUSHES_WAITING = 10_000
 REMEMBER_CLAIM = 24 * 3600
 """Seconds for which it is known who was the first to claim something."""
 
+UNANSWERED_AT_MOST = 100_000
+"""Claims without an answer that this worker knows as its own when it asks again; the oldest are forgotten beyond that."""
+
 LIVING = ("requests", "sessions")
 """Channels that every worker hears, beside its own."""
 
@@ -204,6 +207,8 @@ class RedisBroker(Broker):
         self._here: dict[str, Json] = {}
         self._living: set[str] = set()
         self._questions: dict[str, _Question] = {}
+        self._unanswered: dict[str, bytes] = {}
+        """What this worker has tried to claim, and what it said."""
         self._number = 0
         self._targets: Counter[Target] = Counter()
         self._channels: dict[bytes, Target] = {}
@@ -337,13 +342,20 @@ class RedisBroker(Broker):
         return answers
 
     def claim(self, name: str) -> concurrent.futures.Future[bool]:
-        key, own = self._keys(f"claim:{name}").encode("utf-8", "surrogatepass"), secrets.token_hex(8).encode()
+        key = self._keys(f"claim:{name}").encode("utf-8", "surrogatepass")
+        with self._lock:
+            own = self._unanswered.pop(name, None) or secrets.token_hex(8).encode()
         # With the value that was there: asked again after a break, the first answer may have been lost.
         answer = self._ask(lambda: ("SET", key, own, "NX", "GET", "EX", REMEMBER_CLAIM))
         is_first: concurrent.futures.Future[bool] = concurrent.futures.Future()
 
         def know(answered: concurrent.futures.Future[Any]) -> None:
             error = answered.exception()
+            if error is not None:  # it may have arrived all the same, or arrive yet
+                with self._lock:
+                    self._unanswered[name] = own
+                    if len(self._unanswered) > UNANSWERED_AT_MOST:
+                        del self._unanswered[next(iter(self._unanswered))]
             settle(is_first, None if error is not None else answered.result() in (None, own), error=error)
 
         answer.add_done_callback(know)

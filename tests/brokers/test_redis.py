@@ -26,7 +26,7 @@ from dash_quart_ws.exceptions import BrokerError, ConfigurationError
 
 from ..server import ROOT, await_for
 from .contract import NEVER, by_id, record, revocation
-from .crew import Crew, outcome
+from .crew import Crew, Member, outcome
 from .partition import Partition
 from .redis_server import RedisServer
 
@@ -151,6 +151,21 @@ async def test_a_question_reaches_all_others_and_who_does_not_answer_is_missing(
     answers = await outcome(a.broker.request({"connection": "c1", "user": "\ud800"}))
     assert answers.given == {b.broker.worker.id: {"connection": "c1", "user": "\ud800"}}
     assert answers.missing == (silent.broker.worker.id,)
+
+
+@pytest.mark.parametrize("how", ["fails", "is cancelled"])
+async def test_who_cannot_do_what_another_asks_says_so_at_once_and_has_a_line_in_the_log(
+    crew: Crew, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    a, b = crew.join(answer_timeout=60.0), crew.join()
+    b.ears.answer = concurrent.futures.Future()
+    if how == "fails":
+        b.ears.answer.set_exception(RuntimeError("cannot"))
+    else:
+        b.ears.answer.cancel()
+    answers = await asyncio.wait_for(asyncio.wrap_future(a.broker.request("do it")), 10)
+    assert answers == Answers({b.broker.worker.id: None})
+    assert [one.getMessage() for one in caplog.records] == ["no answer to another worker's question"]
 
 
 async def test_a_worker_that_begins_later_knows_all_that_has_been_revoked(crew: Crew) -> None:
@@ -1191,6 +1206,30 @@ async def test_a_claim_whose_answer_was_lost_is_still_its_makers(own_redis: Redi
             assert await outcome(one.broker.claim("it")) is False
         finally:
             await crew.end()
+
+
+@pytest.mark.parametrize("how", ["hold", "hold_answers"])
+async def test_a_claim_that_was_given_up_and_has_arrived_is_its_makers_when_it_asks_again(
+    redis: RedisServer, crew: Crew, partition: Partition, how: str
+) -> None:
+    one, other = crew.join(partition.url, timeout=0.3), crew.join()
+    getattr(partition, how)()
+    with pytest.raises(BrokerError):
+        await outcome(one.broker.claim("it"))
+    partition.heal()
+    with redis.look() as store:
+        await await_for(lambda: store.keys("*claim:it"), what="the claim to arrive")
+    assert await outcome(other.broker.claim("it")) is False
+    await await_for(lambda: one.is_fresh)
+    assert await claimed(one, "it") is True
+    assert await outcome(one.broker.claim("it")) is False
+
+
+async def claimed(member: Member, name: str) -> bool:
+    """As a worker does: it asks until there is an answer."""
+    while True:
+        with contextlib.suppress(BrokerError):
+            return bool(await outcome(member.broker.claim(name)))
 
 
 # ------------------------------------------------------------------------------------------------------- processes
