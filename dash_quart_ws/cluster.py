@@ -16,7 +16,7 @@ import json
 import logging
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import orjson
 
@@ -43,11 +43,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger("dash_quart_ws.cluster")
 security = logging.getLogger("dash_quart_ws.security")
 
+T = TypeVar("T")
+
 SAID_EVERY = 60.0
 """Seconds between two log lines about pushes that do not reach other workers, or cannot be read."""
 
 WAITING_AT_MOST = 100_000
-"""Hooks that wait for the broker; those that have waited for longest are left out beyond that."""
+"""Hooks that wait for the broker; beyond that the oldest are left out, which is logged when the others are called."""
 
 CLAIMED_AT_ONCE = 100
 """Ends of sessions about which the broker is asked in one go."""
@@ -76,6 +78,45 @@ class Host(Protocol):
         """Read a user's groups again, in this process."""
 
 
+class Waiting(Generic[T]):
+    """What waits for the broker, the oldest first. Beyond `WAITING_AT_MOST` the oldest are left out, and counted."""
+
+    def __init__(self) -> None:
+        self._line: deque[T] = deque()
+        self._left_out = 0
+
+    def __len__(self) -> int:
+        return len(self._line)
+
+    def add(self, one: T) -> None:
+        """It comes after all others."""
+        self._line.append(one)
+        self._leave_out()
+
+    def take(self, count: int | None = None) -> list[T]:
+        """The oldest, or all: they wait no more."""
+        found = len(self._line) if count is None else min(count, len(self._line))
+        return [self._line.popleft() for _ in range(found)]
+
+    def put_back(self, taken: list[T]) -> None:
+        """They are still the oldest."""
+        self._line.extendleft(reversed(taken))
+        self._leave_out()
+
+    def _leave_out(self) -> None:
+        while len(self._line) > WAITING_AT_MOST:
+            self._line.popleft()
+            self._left_out += 1
+
+    def tell(self, what: str) -> None:
+        """Log how many were left out since this was told."""
+        if self._left_out:
+            logger.error(
+                "too many ends of %s have waited for the broker: no hooks are called for %d", what, self._left_out
+            )
+        self._left_out = 0
+
+
 class Cluster(Listener):
     """One worker among the others; belongs to the event loop that serves."""
 
@@ -88,9 +129,9 @@ class Cluster(Listener):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_lost = False
         self._is_ending_all = False
-        self._waiting: deque[Callable[[], object]] = deque(maxlen=WAITING_AT_MOST)
+        self._waiting: Waiting[Callable[[], object]] = Waiting()
         """Hooks of connections that have ended while nobody could tell whether this worker was declared dead."""
-        self._ends: deque[tuple[Session, str]] = deque(maxlen=WAITING_AT_MOST)
+        self._ends: Waiting[tuple[Session, str]] = Waiting()
         """Sessions that have ended here, and whose hooks some worker has to call."""
         self._is_claiming = self._is_looking = False
         self._said_at = -SAID_EVERY
@@ -172,7 +213,7 @@ class Cluster(Listener):
         if self._is_ending_all:
             return
         if self._broker.is_shared and (self._waiting or self._is_lost or not self._sessions.is_proven):
-            self._waiting.append(hook)
+            self._waiting.add(hook)
             self._look_later()
         else:
             hook()
@@ -191,10 +232,9 @@ class Cluster(Listener):
         self._call_waiting()
 
     def _call_waiting(self) -> None:
-        waiting = list(self._waiting)
-        self._waiting.clear()
-        for hook in waiting:
+        for hook in self._waiting.take():
             hook()
+        self._waiting.tell("connections")
 
     def session_ended(self, session: Session, reason: str) -> None:
         """A session that is known here has ended: one of the workers that know it calls the hooks."""
@@ -203,7 +243,7 @@ class Cluster(Listener):
             return
         if self._loop is None or not self._loop.is_running():  # nobody calls hooks, either
             return
-        self._ends.append((session, reason))
+        self._ends.add((session, reason))
         if not self._is_claiming:
             self._is_claiming = True
             self._host.spawn(self._claim_ends(), name="ends of sessions", context=contextvars.Context())
@@ -211,7 +251,7 @@ class Cluster(Listener):
     async def _claim_ends(self) -> None:
         try:
             while self._ends:
-                batch = [self._ends.popleft() for _ in range(min(CLAIMED_AT_ONCE, len(self._ends)))]
+                batch = self._ends.take(CLAIMED_AT_ONCE)
                 claims = [self._broker.claim(f"end:{session.id}") for session, _ in batch]
                 failed = []
                 for (session, reason), claim in zip(batch, claims, strict=True):
@@ -220,11 +260,12 @@ class Cluster(Listener):
                             self._host.session_gone(session, reason)
                     except BrokerError:
                         failed.append((session, reason))
-                self._ends.extendleft(reversed(failed))
+                self._ends.put_back(failed)
                 if failed:
                     await asyncio.sleep(RETRY_EVERY)
         finally:
             self._is_claiming = False
+            self._ends.tell("sessions")
 
     # ------------------------------------------------------------------------------------------- what this one is told
 
@@ -279,12 +320,8 @@ class Cluster(Listener):
         answer: concurrent.futures.Future[Json] = concurrent.futures.Future()
 
         def know(receipt: concurrent.futures.Future[Receipt]) -> None:
-            if receipt.cancelled():
-                answer.cancel()
-            elif (error := receipt.exception()) is not None:
-                answer.set_exception(error)
-            else:
-                answer.set_result(Closed(receipt.result().closed, receipt.result().slowest_ms).json())
+            done = receipt.result()  # it fails for nobody
+            answer.set_result(Closed(done.closed, done.slowest_ms).json() if done.confirmed else None)
 
         self._host.change_rights(question.user).add_done_callback(know)
         return answer
@@ -303,7 +340,7 @@ class Cluster(Listener):
 
     def declared_dead(self) -> None:
         security.error("declared-dead connections=%d", len(self._hub))
-        self._waiting.clear()
+        self._waiting.take()  # another worker calls these
         self._is_ending_all = True
         try:
             for connection in self._hub.all():

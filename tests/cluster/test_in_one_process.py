@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import math
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +16,13 @@ import quart_auth
 from dash import Input, Output
 from quart_auth import AuthUser
 
-from dash_quart_ws import QuartBackend, Receipt
+from dash_quart_ws import QuartBackend, Receipt, cluster, current_session
 from dash_quart_ws.brokers.base import Target, TargetKind
 from dash_quart_ws.brokers.messages import Close, Push
 from dash_quart_ws.brokers.redis import RedisBroker
-from dash_quart_ws.connections.receipt import Pending
 from dash_quart_ws.sessions import revocations
 
+from ..brokers.partition import Partition
 from ..server import request_message
 from ..sessions.site import ECHO, Site, ending, is_open, until
 
@@ -171,16 +172,59 @@ async def test_the_store_forgets_a_session_that_the_worker_which_revokes_it_has_
                 await asyncio.sleep(0.01)
 
 
-async def test_a_worker_that_cannot_read_the_rights_again_is_missing_at_once(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with two(url, broker_timeout=60.0) as (a, b):
-        failed: Pending[Receipt] = Pending()
-        failed.fail(RuntimeError("no groups"))
-        monkeypatch.setattr(b.server.extensions["dash_quart_ws"], "change_rights", lambda *_: failed)
+async def test_a_worker_that_goes_down_while_it_reads_the_rights_again_is_missing_at_once(url: str) -> None:
+    asked = asyncio.Event()
+
+    async def groups_of(_user: str) -> list[str]:
+        if asked.is_set():
+            await asyncio.Event().wait()
+        return ["staff"]
+
+    patient: dict[str, Any] = {"broker_timeout": 60.0, "groups_timeout": 60.0, "list_groups": groups_of}
+    async with Site(broker=url, **patient) as a:
+        async with Site(broker=url, **patient) as b, b.websocket(await b.login("alice")) as socket:
+            assert await is_open(socket)
+            asked.set()
+            missing = b.server.extensions["dash_quart_ws"].broker.worker.id
+            changed = a.backend.rights_changed("alice")
+            await until(
+                lambda: "rights changed" in [task.get_name() for task in b.server.extensions["dash_quart_ws"]._tasks]
+            )
         async with asyncio.timeout(10):  # not when the time for an answer is up
-            receipt = await a.backend.rights_changed("alice")
-        assert receipt.missing == (b.server.extensions["dash_quart_ws"].broker.worker.id,)
+            receipt = await changed
+        assert (receipt.closed, receipt.missing) == (0, (missing,))
+
+
+async def test_of_more_ends_than_may_wait_for_the_broker_the_latest_are_told_and_the_log_says_how_many_are_not(
+    redis: RedisServer, url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(cluster, "WAITING_AT_MOST", 5)
+    monkeypatch.setattr(cluster, "CLAIMED_AT_ONCE", 3)
+    with Partition(redis.port) as partition:
+        async with Site(broker=partition.url, broker_timeout=1.0, lease=600.0) as site:
+            sessions: list[Any] = []
+
+            @site.server.get("/here")
+            async def here() -> str:
+                sessions.append(current_session())
+                return "here"
+
+            for number in range(12):
+                await site.get("/here", await site.login(f"user{number}"))
+            waiting = site.server.extensions["dash_quart_ws"].cluster._ends
+            partition.hold()
+            for session in sessions[:4]:
+                site.backend.revoke(session=session)
+            await until(lambda: len(waiting) == 1)  # the broker is asked about the other three, in vain
+            for session in sessions[4:]:
+                site.backend.revoke(session=session)
+            await until(lambda: waiting._left_out == 7)
+            assert site.ended == []
+            partition.heal()
+            await until(lambda: len(site.ended) == 5)
+            assert [id for id, _ in site.ended] == [session.id for session in sessions[-5:]]
+            said = [one.getMessage() for one in caplog.records if one.name == "dash_quart_ws.cluster"]
+            assert said == ["too many ends of sessions have waited for the broker: no hooks are called for 7"]
 
 
 async def test_a_close_counts_what_it_has_closed_on_every_worker_and_leaves_the_sessions(url: str) -> None:
@@ -419,3 +463,28 @@ async def test_a_response_over_http_that_comes_past_the_lease_is_not_sent(url: s
         reply = await posted
         assert (reply.status, reply.headers["Retry-After"]) == (503, "5")
         assert "alice" not in str(reply.body)
+
+
+async def test_of_more_connections_than_may_wait_for_the_lease_the_latest_are_told_and_the_log_says_how_many_are_not(
+    url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(cluster, "WAITING_AT_MOST", 2)
+    site, gone = Site(broker=url, **LONG), []
+
+    @site.backend.on_disconnect
+    async def disconnected(connection: Any, _reason: str) -> None:
+        gone.append(connection.user)
+
+    async with site:
+        async with contextlib.AsyncExitStack() as stack:
+            for user in ("alice", "bob", "carol"):
+                socket = await stack.enter_async_context(site.websocket(await site.login(user)))
+                assert await is_open(socket)
+            lapse(site)  # and then they leave, carol first
+        await until(lambda: len(site.backend._extension.hub) == 0)
+        assert gone == []
+        site.server.extensions["dash_quart_ws"].broker._lease_until = math.inf  # as by the proof that comes at last
+        await until(lambda: len(gone) == 2)
+        assert sorted(gone) == ["alice", "bob"]
+    said = [one.getMessage() for one in caplog.records if one.name == "dash_quart_ws.cluster"]
+    assert said == ["too many ends of connections have waited for the broker: no hooks are called for 1"]
