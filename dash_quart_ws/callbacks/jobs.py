@@ -11,20 +11,23 @@ import asyncio
 import functools
 import hashlib
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 from dash import DiskcacheManager
 from quart import abort, current_app, g, has_request_context, session
 from quart.sessions import SecureCookieSession
 
+from .._dash import cancels_jobs
 from .._quart import replace_session
-from ..sessions.access import Access, access_of, is_allowed
+from ..sessions.access import access_of, is_allowed
 from ..sessions.logins import NO_RESPONSE, unchangeable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from ..connections.session import Session
+    from ..sessions.access import Access
     from ..sessions.sessions import Sessions
 
 logger = logging.getLogger("dash_quart_ws.jobs")
@@ -35,24 +38,25 @@ LOOK_EVERY = 5.0
 """Seconds between two looks whether a job still runs, so that nobody waits for the end of its session any more."""
 
 
+START_TAKES = 60.0
+"""Seconds, at most, from when a job's process was started until its handle is made: it may be a busy machine."""
+
+
 class Jobs:
     """The jobs of one app's sessions."""
 
     def __init__(self, sessions: Sessions, spawn: Callable[[Coroutine[Any, Any, None], str], object]) -> None:
         self._sessions = sessions
         self._spawn = spawn
-        self._owners: dict[str, str] = {}
-        """Running jobs, and the public ids of the sessions that they belong to."""
 
     def adopt(self, callback_map: dict[str, Any], default: Any) -> None:
-        """Stand in for the manager of each background callback; `default` is the app's own."""
+        """Stand in for the manager of each background callback, and of what cancels it; `default` is the app's own."""
         for spec in callback_map.values():
-            background = spec.get("background")
-            manager = background and (background.get("manager") or default)
-            if manager and not isinstance(manager, SessionManager):
-                background["manager"] = SessionManager(manager, self, access_of(spec["callback"]))
-                if spec.get("manager"):  # the one that MCP's tasks ask
-                    spec["manager"] = background["manager"]
+            background = spec.get("background") or {}
+            manager = background.get("manager") or spec.get("manager") or default
+            if (background or cancels_jobs(spec)) and not isinstance(manager, SessionManager | None):
+                # Dash asks the first one; what cancels a job, and MCP's tasks, the other.
+                background["manager"] = spec["manager"] = SessionManager(manager, self, access_of(spec["callback"]))
 
     def owner(self, *, by_user: bool) -> str:
         """Whom a result belongs to: the session at hand, or its user where results are kept to be used again."""
@@ -60,11 +64,6 @@ class Jobs:
         if session is None:
             return "nobody"
         return f"user {session.user}" if by_user else f"session {session.id}"
-
-    def is_own(self, job: Any) -> bool:
-        """Whether the session at hand may end a job."""
-        session = self._sessions.current()
-        return self._owners.get(str(job)) in (None, getattr(session, "id", None))
 
     def session(self) -> Session | None:
         """The session at hand; for one that has just ended nothing is started."""
@@ -80,15 +79,12 @@ class Jobs:
 
     async def _mind(self, session: Session, manager: Any, job: Any, is_running: Callable[[], bool]) -> None:
         self._sessions.hold(session)
-        self._owners[str(job)] = session.id
         try:
             while not await self._sessions.is_over_within(LOOK_EVERY, session):
                 if not await asyncio.to_thread(is_running):
                     return
         finally:
             self._sessions.let_go(session)
-            if self._owners.get(str(job)) == session.id:  # else a process id that is another job's by now
-                del self._owners[str(job)]
         try:
             if await asyncio.to_thread(is_running):
                 await asyncio.to_thread(manager.terminate_job, job)
@@ -121,18 +117,38 @@ class SessionManager:
         self._check(key)
         return self._manager.get_progress(key)
 
-    def get_result(self, key: str, job: Any) -> Any:
+    def get_result(self, key: str, handle: Any) -> Any:
         """The result, for who may still have it: groups may have been lost since the job was started."""
         self._check(key)
-        return self._manager.get_result(key, job)
+        return self._manager.get_result(key, self._own(handle))  # which ends the job, too
 
     def result_ready(self, key: str) -> bool:
         self._check(key)
         return bool(self._manager.result_ready(key))
 
-    def terminate_job(self, job: Any) -> None:
-        if self._jobs.is_own(job):
+    def job_running(self, handle: Any) -> bool:
+        job = self._own(handle)
+        return job is not None and bool(self._manager.job_running(job))
+
+    def terminate_job(self, handle: Any) -> None:
+        job = self._own(handle)
+        if job is not None:
             self._manager.terminate_job(job)
+
+    def terminate_unhealthy_job(self, handle: Any) -> bool:
+        job = self._own(handle)
+        return job is not None and bool(self._manager.terminate_unhealthy_job(job))
+
+    def _handle(self, job: Any) -> str:
+        """What Dash signs, and the browser keeps: the job, whose it is, and when it was started."""
+        return f"{job}.{_digest(self._jobs.owner(by_user=False))}.{int(time.time())}"
+
+    def _own(self, handle: Any) -> str | None:
+        """The job of a handle, if it is the session's at hand, and is still there."""
+        job, owner, begun = ("..", *str(handle).rsplit(".", 2))[-3:]
+        if owner != _digest(self._jobs.owner(by_user=False)):
+            return None
+        return job if not isinstance(self._manager, DiskcacheManager) or _began(int(job), int(begun)) else None
 
     def _check(self, key: str) -> None:
         if key[1:65] != self._owner():
@@ -148,7 +164,7 @@ class SessionManager:
             job_fn = functools.partial(_run_apart, job_fn)
         job = self._manager.call_job_fn(key, job_fn, args, context)
         self._jobs.started(session, self._manager, job)
-        return job
+        return self._handle(job)
 
 
 class _JobSession(SecureCookieSession):
@@ -178,11 +194,21 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def _began(process: int, moment: int) -> bool:
+    """Whether a process was started at about this Unix time: its id may be another process's by now."""
+    import psutil  # type: ignore[import-untyped]  # what DiskcacheManager itself needs
+
+    try:
+        return abs(float(psutil.Process(process).create_time()) - moment) <= START_TAKES
+    except psutil.NoSuchProcess:
+        return False
+
+
 def _watch(manager: Any, job: Any) -> Callable[[], bool]:
     """Whether a job still runs, by something that outlasts it: a process id may be another process's by then."""
     if not isinstance(manager, DiskcacheManager):
         return lambda: bool(manager.job_running(job))
-    import psutil  # type: ignore[import-untyped]  # what DiskcacheManager itself needs
+    import psutil
 
     try:
         process = psutil.Process(int(job))

@@ -37,6 +37,7 @@ app = Dash(
     websocket_callbacks=True,
     assets_folder="no-assets",
     background_callback_manager=manager("results"),
+    enable_mcp=True,
 )
 cached = manager("cached", cache_by=[lambda: "the same for everybody"])
 server = app.server
@@ -63,6 +64,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
     background=True,
     cancel=Input("stop", "n_clicks"),
     prevent_initial_call=True,
+    mcp_enabled=True,
 )
 def slow(clicks: int) -> str:
     """Says that it runs, waits to be let go, and gives what only its own user may read."""

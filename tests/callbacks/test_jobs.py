@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -15,6 +16,7 @@ from dash import DiskcacheManager, Input, Output
 from diskcache import Cache
 
 from dash_quart_ws import public_callback
+from dash_quart_ws.callbacks import jobs as jobs_module
 
 from ..celery_worker import celery_worker
 from ..server import Server, await_for, serving, wait_for
@@ -68,6 +70,16 @@ class Visitor:
         reply = self.ask(component, **handles)
         found = reply.json.get("response") if reply.status == 200 else None
         return None if found is None else found[component]["children"]
+
+    def tool(self, method: str, **params: Any) -> Any:
+        """What an MCP client of this user's sends."""
+        body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        return self.server.request("POST", "/_mcp", cookie=self.cookie, body=body).json
+
+    def task(self, clicks: int) -> str:
+        """The id of the task that calling the tool `slow` begins."""
+        begun = self.tool("tools/call", name="slow", arguments={"clicks": clicks}, task={})
+        return str(begun["result"]["task"]["taskId"])
 
     def process(self) -> psutil.Process:
         """The process in which this visitor's job runs."""
@@ -123,6 +135,48 @@ async def test_a_job_that_is_being_started_when_its_session_ends_ends_too(tmp_pa
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
                 process.wait()
+
+
+class Numbered(DiskcacheManager):
+    """Starts nothing, and says that its jobs have this process id: one that has been given to somebody else by now."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(Cache(str(folder / "numbered")))
+        self.number = 0
+
+    def call_job_fn(self, key: str, job_fn: Any, args: Any, context: Any) -> int:
+        return self.number
+
+
+async def test_the_handle_of_a_job_that_is_over_ends_no_other_process_that_has_its_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs_module, "START_TAKES", 1.0)
+    manager = Numbered(tmp_path)
+    site = Site(dash={"background_callback_manager": manager})
+
+    @site.app.callback(
+        Output("job", "children"), Input("go", "n_clicks"), background=True, cancel=Input("stop", "n_clicks")
+    )
+    def job(_clicks: int) -> str:
+        return "never"
+
+    def ask(name: str, property: str) -> dict[str, Any]:
+        return {**ECHO, "output": f"{name}.{property}", "outputs": {"id": name, "property": property}}
+
+    with psutil.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as stranger:
+        try:
+            await await_for(lambda: time.time() > stranger.create_time() + 3, what="a while")
+            manager.number = stranger.pid
+            async with site:
+                cookie = await site.login("alice")
+                started = await site.request("POST", "/_dash-update-component", cookie, json=ask("job", "children"))
+                handle = urlencode({"cancelJob": started.json["job"]})
+                path = f"/_dash-update-component?{handle}"
+                assert (await site.request("POST", path, cookie, json=ask("stop", "id"))).status == 200
+                assert not is_over(stranger)
+        finally:
+            stranger.kill()
 
 
 def is_over(process: psutil.Process) -> bool:
@@ -186,6 +240,26 @@ def test_a_job_is_cancelled_by_its_own_page_and_by_nobody_else(jobs: Server, tmp
     assert bob.cancel(handles["job"], endId=alice.page).status == 409
     assert not is_over(process)
     assert alice.cancel(handles["job"]).status == 200
+    wait_for(lambda: is_over(process), what="the end of the job")
+
+
+@pytest.mark.parametrize("jobs", ["diskcache"], indirect=True)
+def test_nobody_else_ends_an_mcp_task(jobs: Server, tmp_path: Path) -> None:
+    alice, bob = Visitor(jobs, "alice", tmp_path), Visitor(jobs, "bob", tmp_path)
+    (tmp_path / "go-on").touch()
+    his = bob.task(1)
+    wait_for(lambda: bob.tool("tasks/get", taskId=his)["result"]["status"] == "completed", what="a result")
+    (tmp_path / "go-on").unlink()
+    hers = alice.task(1)
+    process = alice.process()
+    mixed = ":".join([*hers.split(":")[:2], *his.split(":")[2:]])  # her job, and the result that is his
+    assert "error" in bob.tool("tasks/result", taskId=hers)
+    bob.tool("tasks/cancel", taskId=hers)
+    bob.tool("tasks/result", taskId=mixed)
+    assert bob.tool("tasks/get", taskId=mixed)["result"]["status"] != "working", "it is nothing to him"
+    assert not is_over(process)
+    assert alice.tool("tasks/get", taskId=hers)["result"]["status"] == "working"
+    alice.tool("tasks/cancel", taskId=hers)
     wait_for(lambda: is_over(process), what="the end of the job")
 
 
