@@ -84,7 +84,7 @@ def _connect(server: Server, receive_buffer: int | None) -> socket.socket:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     connection.settimeout(10)
     connection.connect(("127.0.0.1", server.port))
-    return connection
+    return connection if server.tls is None else server.tls.wrap_socket(connection)
 
 
 class RawSocket:

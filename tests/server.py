@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 import websockets
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 ROOT = Path(__file__).parent.parent
@@ -56,9 +57,13 @@ def command_for(server: str, app: str, port: int) -> list[str]:
 class Server:
     """One server process (and its workers), stopped and reaped at the end."""
 
-    def __init__(self, command: list[str], port: int, log: Path, env: Mapping[str, str]) -> None:
+    def __init__(
+        self, command: list[str], port: int, log: Path, env: Mapping[str, str], tls: ssl.SSLContext | None = None
+    ) -> None:
         self.port = port
         self.log_path = log
+        self.tls = tls
+        """How its clients speak TLS; None where they do not."""
         with log.open("wb") as file:
             self.process = subprocess.Popen(
                 command,
@@ -75,7 +80,7 @@ class Server:
 
     @property
     def origin(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'http' if self.tls is None else 'https'}://127.0.0.1:{self.port}"
 
     @property
     def socket_url(self) -> str:
@@ -99,7 +104,7 @@ class Server:
         body: Any = None,
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = self._http()
         sent = dict(headers or {})
         if cookie:
             sent["Cookie"] = cookie
@@ -111,6 +116,11 @@ class Server:
             return Reply(response.status, response.headers, response.read())
         finally:
             connection.close()
+
+    def _http(self) -> http.client.HTTPConnection:
+        if self.tls is None:
+            return http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=30, context=self.tls)
 
     def get(self, path: str, cookie: str | None = None) -> Reply:
         return self.request("GET", path, cookie=cookie)
