@@ -8,6 +8,7 @@ knows on whose behalf it is asked.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import hashlib
 import logging
@@ -40,6 +41,10 @@ LOOK_EVERY = 5.0
 
 START_TAKES = 60.0
 """Seconds, at most, from when a job's process was started until its handle is made: it may be a busy machine."""
+
+
+_asked: contextvars.ContextVar[str | None] = contextvars.ContextVar("dash_quart_ws_asked", default=None)
+"""The job whose result the request at hand has asked for, by its key."""
 
 
 class Jobs:
@@ -120,6 +125,7 @@ class SessionManager:
     def get_result(self, key: str, handle: Any) -> Any:
         """The result, for who may still have it: groups may have been lost since the job was started."""
         self._check(key)
+        _asked.set(key)
         return self._manager.get_result(key, self._own(handle))  # which ends the job, too
 
     def result_ready(self, key: str) -> bool:
@@ -128,7 +134,12 @@ class SessionManager:
 
     def job_running(self, handle: Any) -> bool:
         job = self._own(handle)
-        return job is not None and bool(self._manager.job_running(job))
+        if job is not None and self._manager.job_running(job):
+            return True
+        # Dash has asked for the result before, and takes a job that is over without one for cancelled. It may have come to
+        # its end in between: then its result is there now, and worth another question.
+        key = _asked.get()
+        return key is not None and bool(self._manager.result_ready(key))
 
     def terminate_job(self, handle: Any) -> None:
         job = self._own(handle)

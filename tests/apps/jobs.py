@@ -31,6 +31,17 @@ def manager(name: str, **options: Any) -> Any:
     return CeleryManager(celery, **options) if redis else DiskcacheManager(Cache(str(folder / name)), **options)
 
 
+class Overtaken(DiskcacheManager):
+    """Its jobs come to their end while their results are asked for, just too late for that."""
+
+    def get_result(self, key: str, job: Any) -> Any:
+        found = super().get_result(key, job)
+        if found is self.UNDEFINED and job is not None:
+            (folder / "go-on").touch()
+            wait_until(lambda: not self.job_running(job))
+        return found
+
+
 app = Dash(
     __name__,
     backend=QuartBackend(broker="memory:"),
@@ -39,13 +50,14 @@ app = Dash(
     background_callback_manager=manager("results"),
     enable_mcp=True,
 )
+overtaken = Overtaken(Cache(str(folder / "overtaken")))
 cached = manager("cached", cache_by=[lambda: "the same for everybody"])
 server = app.server
 server.secret_key = "only for tests, and long enough to be one"
 server.config["QUART_AUTH_COOKIE_SECURE"] = False
 QuartAuth(server)
 app.layout = html.Div(
-    [html.Button(id="go"), html.Button(id="stop"), *(html.Div(id=id) for id in ("slow", "kept", "paints"))]
+    [html.Button(id="go"), html.Button(id="stop"), *(html.Div(id=id) for id in ("slow", "kept", "paints", "late"))]
 )
 
 
@@ -88,6 +100,14 @@ def paints(_clicks: int) -> list[str]:
         refusal(lambda: setattr(session, "permanent", True)),
         f"{quart_auth.current_user.auth_id} {session.get('colour')}",
     ]
+
+
+@callback(
+    Output("late", "children"), Input("go", "n_clicks"), background=True, manager=overtaken, prevent_initial_call=True
+)
+def late(_clicks: int) -> str:
+    wait_until((folder / "go-on").exists)
+    return "just now"
 
 
 def refusal(attempt: Callable[[], object]) -> str:

@@ -196,6 +196,16 @@ def test_two_users_who_click_the_same_are_each_given_their_own_result(jobs: Serv
     assert results == [f"made for {visitor.name} 1" for visitor in visitors]
 
 
+@pytest.mark.parametrize("jobs", ["diskcache"], indirect=True)
+def test_a_job_that_ends_while_its_result_is_asked_for_is_asked_once_more(jobs: Server, tmp_path: Path) -> None:
+    alice = Visitor(jobs, "alice", tmp_path)
+    handles = alice.start("late")
+    reply = alice.ask("late", **handles)
+    assert reply.status == 200, "no answer would mean that the job was cancelled, and the page would ask no more"
+    assert "response" not in reply.json
+    assert alice.result("late", handles) == "just now"
+
+
 def test_a_result_that_is_kept_is_kept_for_its_user_only(jobs: Server, tmp_path: Path) -> None:
     alice, bob = Visitor(jobs, "alice", tmp_path), Visitor(jobs, "bob", tmp_path)
     handles = alice.start("kept")
