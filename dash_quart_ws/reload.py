@@ -35,8 +35,10 @@ class Watch:
 
     def changed(self) -> list[Path]:
         """What is not as it was when this was called last: files that were changed or deleted."""
-        modules = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
-        now = {path: _version(path) for path in [*self._more, *(Path(name) for name in modules if name)]}
+        # Not by the attribute: a module that imports its parts when they are asked for may raise anything.
+        names = [getattr(module, "__dict__", {}).get("__file__") for module in list(sys.modules.values())]
+        paths = [*self._more, *(Path(name) for name in names if isinstance(name, str))]
+        now = {path: _version(path) for path in paths}
         before, self._seen = self._seen, now
         return [path for path, version in now.items() if before.get(path, version) != version]
 

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+import types
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -138,6 +139,24 @@ DEVELOPMENT = ("Traceback", ".dev.js", "hot_reload", '"ui":true', '"props_check"
 
 TOOLS = f"/_dash-quart-ws/{bundles.script_file(bundles.DEVTOOLS)}"
 """The script for Dash's dev tools."""
+
+
+class Lazy(types.ModuleType):
+    """As libraries have them that import their parts when they are asked for: the part may not be installed."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise ImportError(f"no {name} here")
+
+
+def test_modules_that_are_no_files_do_not_end_the_watch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    odd = types.ModuleType("odd")
+    odd.__file__ = object()  # type: ignore[assignment]
+    for name, module in {"lazy": Lazy("lazy"), "odd": odd, "none": None}.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    more = tmp_path / "more"
+    watch = Watch([str(more)])
+    more.touch()
+    assert watch.changed() == [more]
 
 
 async def test_in_production_nothing_of_the_dev_tools_can_be_reached_not_even_by_who_is_signed_in() -> None:
