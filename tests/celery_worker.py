@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 JOBS_AT_A_TIME = "2"
 START_TIMEOUT = 60.0
 """Seconds: it imports the whole app."""
+STOP_TIMEOUT = 20.0
+"""Seconds until it is killed, and again until it is gone."""
 
 
 @contextlib.contextmanager
@@ -47,6 +50,10 @@ def celery_worker(folder: Path, app: str, env: Mapping[str, str]) -> Iterator[st
             yield redis.url
         finally:
             worker.terminate()
-            worker.wait(30)
+            try:
+                worker.wait(STOP_TIMEOUT)
+            except subprocess.TimeoutExpired:  # it waits for its jobs; after a test that has failed one may go on
+                os.killpg(worker.pid, signal.SIGKILL)
+                worker.wait(STOP_TIMEOUT)
     finally:
         redis.stop()

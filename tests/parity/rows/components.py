@@ -225,10 +225,10 @@ def loading(app: Dash) -> None:
 
 @feature(
     "`api_endpoint`, beside the websocket",
-    call("api/less", {"b": 2, "a": 5}),
+    call("api/less", {"part": 2, "whole": 5}),
     call("api/less", [5, 2]),
-    call("api/less", {"a": 5, "b": "2"}),
-    call("api/less", {"a": 5}),
+    call("api/less", {"part": "2", "whole": 5}),
+    call("api/less", {"whole": 5}),
     call("api/more", {"a": 1}),
     click("go"),
     shows={"answers": [[200, 3], [400, None], [500, None], [500, None], [200, {"more": 2}]], "out": "1", "other": ""},
@@ -242,8 +242,8 @@ def api(app: Dash) -> None:
         Output("out", "children"), Input("go", "n_clicks"), State("go", "title"), prevent_initial_call=True,
         api_endpoint=f"{prefix}api/less",
     )  # fmt: skip
-    def less(a: int, b: int | None) -> Any:
-        return a if b is None else a - b
+    def less(whole: int, part: int | None) -> Any:
+        return whole if part is None else whole - part
 
     @app.callback(Output("other", "children"), Input("out", "title"), api_endpoint=f"{prefix}api/more")
     async def more(a: int | None) -> Any:
