@@ -280,10 +280,11 @@ class Broker(ABC):
     async def position(self) -> int:
         """The position of the last revocation that anybody has stored: what a new login has seen.
 
-        It comes after all that this worker has appended before.
+        It comes after all that this worker has appended before, and the listener has been given every revocation up to there:
+        one that was stored while the login was on its way is known. Ask on the event loop that `listen` was given.
 
         Raises:
-            BrokerError: the store does not answer.
+            BrokerError: the store does not answer, or this worker does not hear in time what is in it.
         """
 
     @abstractmethod

@@ -196,6 +196,8 @@ class RedisBroker(Broker):
         self._epoch = ""
         self._last = 0
         """The number of the last announcement that was read."""
+        self._heard_more = asyncio.Event()
+        """Set, and replaced by another one, when announcements have been read."""
         self._recent: deque[tuple[float, Revocation]] = deque(maxlen=RECENT_AT_MOST)
         self._lease_until = self._proven_until = 0.0
         self._is_lost = False
@@ -259,8 +261,7 @@ class RedisBroker(Broker):
         return self._position
 
     async def position(self) -> int:
-        answer = self._ask(lambda: script(scripts.ADVANCE, [self._keys.state], self._epoch, str(self._position)))
-        position = int(await asyncio.wrap_future(answer))
+        position = await asyncio.wrap_future(self._learn(self._read_position))
         self._advance(position)
         return position
 
@@ -268,7 +269,7 @@ class RedisBroker(Broker):
         if position > self._position:
             self._advance(position)
             # The store has to know as well: the next revocation of another worker must come after this.
-            self._ask(lambda: script(scripts.ADVANCE, [self._keys.state], self._epoch, str(self._position)))
+            self._ask(self._asking_position)
 
     def append(self, revocation: Revocation) -> Appended:
         appended = Appended(concurrent.futures.Future(), concurrent.futures.Future())
@@ -427,7 +428,7 @@ class RedisBroker(Broker):
     async def _live(self, started: concurrent.futures.Future[list[Revocation]]) -> None:
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
         self._stop = stop.set
-        self._proven, self._changed = asyncio.Event(), asyncio.Event()
+        self._proven, self._changed, self._heard_more = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._outbox = Outbox(self._keys, self._signer, self._timeout, self._stream_length)
         self._outbox.sealed, self._outbox.asked, self._outbox.stored = self._sealed, self._asked, self._stored
         self._outbox.others = lambda: tuple(sorted(self._living))
@@ -511,6 +512,7 @@ class RedisBroker(Broker):
                 await link.open()
             await self._hear(channels)  # before anybody knows of this worker, and asks it something
             loaded = await self._join(commands, is_first=not started.done())
+            self._tell_heard()
             loop = asyncio.get_running_loop()
             self._outbox.is_connected = True
             work = [self._outbox.run(commands), self._read_channels(channels), self._change_channels(channels)]
@@ -744,10 +746,33 @@ class RedisBroker(Broker):
             entries = answer[0][1] if answer else ()
             for name, fields in entries:
                 self._take(int(name.partition(b"-")[0]), dict(pairs(fields)))
+            if entries:
+                self._tell_heard()
             if len(entries) < AT_ONCE:
                 if self._last < int(state[1]):
                     self._miss()
                 self._prove(asked_at)
+
+    def _tell_heard(self) -> None:
+        """Whoever waits to hear more looks again."""
+        heard, self._heard_more = self._heard_more, asyncio.Event()
+        heard.set()
+
+    async def _read_position(self) -> int:
+        position, last = map(int, await self._result(self._asking_position))
+        try:
+            async with asyncio.timeout(self._timeout):
+                while self._serves and self._last < last:
+                    await self._heard_more.wait()
+                # What has left the queue is done on the app's loop before that learns of the position.
+                if self._outward.has_loop and len(self._outward):
+                    await asyncio.wrap_future(self._outward.ask(lambda: None))
+        except TimeoutError:
+            raise BrokerError("the last revocations have not been heard of in time") from None
+        return position
+
+    def _asking_position(self) -> Command:
+        return script(scripts.ADVANCE, [self._keys.state], self._epoch, str(self._position))
 
     def _take(self, number: int, entry: dict[bytes, bytes]) -> None:
         """One announcement."""

@@ -78,12 +78,12 @@ ADVANCE = (
     "#!lua flags=allow-oom\n"
     + _WORDS
     + f"""
--- KEYS: state; ARGV: epoch, position. Gives the position, which is that one at least.
-local state = redis.call('HMGET', KEYS[1], 'epoch', 'position')
+-- KEYS: state; ARGV: epoch, position. Gives the position, which is that one at least, and the last announcement up to there.
+local state = redis.call('HMGET', KEYS[1], 'epoch', 'position', 'last')
 if state[1] ~= ARGV[1] then return redis.error_reply('{EPOCH} has changed') end
-if tonumber(ARGV[2]) <= tonumber(state[2]) then return state[2] end
+if tonumber(ARGV[2]) <= tonumber(state[2]) then return {{state[2], state[3]}} end
 redis.call('HSET', KEYS[1], 'position', ARGV[2])
-return ARGV[2]
+return {{ARGV[2], state[3]}}
 """
 )
 

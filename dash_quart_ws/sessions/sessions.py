@@ -457,7 +457,7 @@ class Sessions:
         for extension, visit in self.visits().items():
             user: Any = getattr(g, str(extension.attribute_name), visit.user)
             if user is not visit.user and user.action in (Action.WRITE, Action.WRITE_PERMANENT):
-                visit.login_position = await self._login_position()
+                visit.login_position = await self._login_position(visit, str(user.auth_id))
             receipt = self._settle(extension, visit)
             if receipt is not None:
                 # What the broker holds survives a restart: the browser is told of its logout after that, not before.
@@ -523,12 +523,12 @@ class Sessions:
         """Of the last revocation that is known here: what begins now has seen it."""
         return self._broker.last_position
 
-    async def _login_position(self) -> int | None:
+    async def _login_position(self, visit: Visit, user: str) -> int:
         try:
             return await asyncio.wait_for(self._broker.position(), self._config.broker_timeout)
         except (TimeoutError, BrokerError):
-            logger.warning("a login could not ask the broker for its position: it uses the last one known here")
-            return None
+            logger.warning("a login could not ask the broker for its position: it counts from when its request arrived")
+            return visit.cleared.get(user, visit.position)
 
     # ------------------------------------------------------------------------------------------ `token.Keeper`
 

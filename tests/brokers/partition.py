@@ -37,6 +37,10 @@ class Partition:
         """What the worker says arrives; what it is answered does not."""
         self._do(self._answering.clear)
 
+    def hold_announcements(self) -> None:
+        """The worker does not hear what others have revoked; all else passes."""
+        self._do(self._announcing.clear)
+
     def heal(self) -> None:
         self._do(self._heal)
 
@@ -49,6 +53,7 @@ class Partition:
         self._is_cut = False
         self._asking.set()
         self._answering.set()
+        self._announcing.set()
 
     def _do(self, what: Callable[[], object]) -> None:
         done = threading.Event()
@@ -67,7 +72,7 @@ class Partition:
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        self._asking, self._answering = asyncio.Event(), asyncio.Event()
+        self._asking, self._answering, self._announcing = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._heal()
         tasks: set[asyncio.Task[Any]] = set()
 
@@ -93,8 +98,9 @@ class Partition:
             return
         there, upstream = await asyncio.open_connection("127.0.0.1", self._upstream)
         self._links |= {writer, upstream}
+        answering = [self._answering]
         pumps: list[Coroutine[Any, Any, None]] = [
-            self._pump(reader, upstream, self._asking), self._pump(there, writer, self._answering)
+            self._ask(reader, upstream, answering), self._pump(there, writer, answering)
         ]  # fmt: skip
         tasks = [asyncio.ensure_future(pump) for pump in pumps]
         try:
@@ -107,8 +113,21 @@ class Partition:
                 one.transport.abort()
                 self._links.discard(one)
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, passes: asyncio.Event) -> None:
+    async def _ask(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answering: list[asyncio.Event]
+    ) -> None:
         while data := await reader.read(65_536):
-            await passes.wait()
+            await self._asking.wait()
+            if b"XREAD" in data:  # this is the connection on which announcements come
+                answering[1:] = [self._announcing]
+            writer.write(data)
+            await writer.drain()
+
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, passes: list[asyncio.Event]
+    ) -> None:
+        while data := await reader.read(65_536):
+            for one in passes:
+                await one.wait()
             writer.write(data)
             await writer.drain()

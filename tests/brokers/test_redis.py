@@ -131,6 +131,28 @@ async def test_a_worker_that_lags_behind_bans_the_logins_that_it_does_not_know_o
     await await_for(lambda: b.ears.revocations["mallory"] == a.ears.revocations["mallory"])
 
 
+async def test_a_login_gets_its_position_when_all_up_to_there_has_been_heard(crew: Crew, partition: Partition) -> None:
+    a, b = crew.join(), crew.join(partition.url, timeout=20.0)
+    partition.hold_announcements()
+    stored = await a.stored("mallory", Scope.USER)
+    login = asyncio.create_task(b.broker.position())
+    assert (await asyncio.wait({login}, timeout=0.3))[0] == set()
+    assert b.ears.revocations == {}
+    partition.heal()
+    assert await login >= stored.position
+    assert b.ears.revocations == {"mallory": stored}
+
+
+async def test_a_login_waits_no_longer_than_the_timeout_for_what_is_not_heard(crew: Crew, partition: Partition) -> None:
+    a, b = crew.join(), crew.join(partition.url, timeout=1.0)
+    before = b.broker.last_position
+    partition.hold_announcements()
+    await a.stored("mallory", Scope.USER)
+    with pytest.raises(BrokerError, match="not been heard of in time"):
+        await asyncio.wait_for(b.broker.position(), 10)
+    assert b.broker.last_position == before
+
+
 async def test_the_others_answers_come_back_under_their_names_and_those_of_none_are_missing(crew: Crew) -> None:
     a, quick, slow, silent = (crew.join(answer_timeout=0.5) for _ in range(4))
     quick.ears.answer = {"closed": 2}
@@ -1212,7 +1234,7 @@ async def test_a_claim_whose_answer_was_lost_is_still_its_makers(own_redis: Redi
 async def test_a_claim_that_was_given_up_and_has_arrived_is_its_makers_when_it_asks_again(
     redis: RedisServer, crew: Crew, partition: Partition, how: str
 ) -> None:
-    one, other = crew.join(partition.url, timeout=0.3), crew.join()
+    one, other = crew.join(partition.url, timeout=1.0), crew.join()
     getattr(partition, how)()
     with pytest.raises(BrokerError):
         await outcome(one.broker.claim("it"))

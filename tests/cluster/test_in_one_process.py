@@ -108,6 +108,47 @@ async def test_until_a_ban_has_its_position_nobody_whom_it_names_gets_in_here(
         assert await site.is_nobody(late)
 
 
+async def test_a_login_that_a_ban_on_another_worker_overtakes_does_not_outlive_it(url: str, redis: RedisServer) -> None:
+    with Partition(redis.port) as network:
+        async with Site(broker=network.url, broker_timeout=20.0) as a, Site(broker=url) as b:
+            login = asyncio.create_task(a.get("/slow-login/alice"))
+            await a.entered.wait()  # who it is has been looked at
+            network.hold_announcements()
+            banned = b.backend.revoke(user="alice")
+            await asyncio.wrap_future(banned.stored)
+            a.go_on.set()
+            await asyncio.wait({login}, timeout=0.5)  # it waits to hear of the ban, or it does not
+            network.heal()
+            late = (await login).cookie
+            assert (await banned).missing == ()
+            assert await a.is_nobody(late)
+            assert await b.is_nobody(late)
+            after = await a.login("alice")
+            assert not await b.is_nobody(after)
+
+
+async def test_a_login_that_cannot_hear_what_has_overtaken_it_counts_from_when_it_arrived(
+    url: str, redis: RedisServer
+) -> None:
+    with Partition(redis.port) as network:
+        async with Site(broker=network.url, broker_timeout=2.0) as a, Site(broker=url) as b:
+            login = asyncio.create_task(a.get("/slow-login/alice"))
+            await a.entered.wait()
+            network.hold_announcements()
+            await asyncio.wrap_future(b.backend.revoke(user="alice").stored)
+            await asyncio.wrap_future(a.backend.revoke(user="bob").stored)  # a later position is known here from now on
+            a.go_on.set()
+            late = (await login).cookie
+            network.heal()
+            assert await b.is_nobody(late)
+
+            async def is_heard() -> bool:
+                return (await a.me(late))[0] is None
+
+            await soon(is_heard)
+            assert await a.is_nobody(late)
+
+
 async def test_a_reason_is_told_to_the_clients_of_every_worker_and_to_one_hook(url: str) -> None:
     async with two(url) as (a, b):
         cookie = await a.login("alice")
