@@ -340,7 +340,7 @@ class Cluster(Listener):
 
     def declared_dead(self) -> None:
         security.error("declared-dead connections=%d", len(self._hub))
-        self._waiting.take()  # another worker calls these
+        self._waiting = Waiting()  # another worker calls these
         self._is_ending_all = True
         try:
             for connection in self._hub.all():

@@ -35,8 +35,8 @@ class ProcessLock:
 
     Args:
         path: a file for this alone; it is made, and stays.
-        complain: called once, in a thread, with the number of the process that has it, where that is known, when this one has
-            not got it in `PATIENCE`. It goes on trying.
+        complain: called once, in a thread, with the number of the process that has it, or "?", when this one has not got it
+            in `PATIENCE`. It goes on trying.
 
     Raises:
         OSError: there is no such file to be had.
@@ -69,7 +69,7 @@ class ProcessLock:
         while not self._closing.wait(TRY_EVERY) and not self._is_had():
             if time.monotonic() >= told_at:
                 told_at = float("inf")
-                self._complain(os.pread(self._file, 20, 0).decode("ascii", "replace"))
+                self._complain(os.pread(self._file, 20, 0).decode("ascii", "replace") or "?")
 
     def close(self) -> None:
         """Give it back, or try no more."""

@@ -18,7 +18,7 @@ class Signer:
     def __init__(self, key: str | bytes | None) -> None:
         secret = key.encode() if isinstance(key, str) else key
         self._empty = None if secret is None else hmac.new(secret, digestmod=hashlib.sha256)
-        """The key, and nothing signed with it yet: to copy it takes half the time of beginning anew."""
+        """The key, and nothing signed with it yet: to copy it takes less time than to begin anew."""
         self._last: OrderedDict[bytes, int] = OrderedDict()
 
     def sign(self, purpose: bytes, *parts: bytes) -> bytes:
