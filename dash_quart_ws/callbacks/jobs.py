@@ -38,10 +38,8 @@ ALLOWED, REFUSED = "y", "n"
 LOOK_EVERY = 5.0
 """Seconds between two looks whether a job still runs, so that nobody waits for the end of its session any more."""
 
-
 START_TAKES = 60.0
 """Seconds, at most, from when a job's process was started until its handle is made: it may be a busy machine."""
-
 
 _asked: contextvars.ContextVar[str | None] = contextvars.ContextVar("dash_quart_ws_asked", default=None)
 """The job whose result the request at hand has asked for, by its key."""
@@ -156,7 +154,7 @@ class SessionManager:
 
     def _own(self, handle: Any) -> str | None:
         """The job of a handle, if it is the session's at hand, and is still there."""
-        job, owner, begun = ("..", *str(handle).rsplit(".", 2))[-3:]
+        job, owner, begun = ("", "", *str(handle).rsplit(".", 2))[-3:]  # Dash's own, of before, names nobody
         if owner != _digest(self._jobs.owner(by_user=False)):
             return None
         return job if not isinstance(self._manager, DiskcacheManager) or _began(int(job), int(begun)) else None

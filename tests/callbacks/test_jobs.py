@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 import psutil
 import pytest
 from dash import DiskcacheManager, Input, Output
+from dash import _callback_signing as signing
 from diskcache import Cache
 
 from dash_quart_ws import public_callback
@@ -171,10 +172,12 @@ async def test_the_handle_of_a_job_that_is_over_ends_no_other_process_that_has_i
             async with site:
                 cookie = await site.login("alice")
                 started = await site.request("POST", "/_dash-update-component", cookie, json=ask("job", "children"))
-                handle = urlencode({"cancelJob": started.json["job"]})
-                path = f"/_dash-update-component?{handle}"
-                assert (await site.request("POST", path, cookie, json=ask("stop", "id"))).status == 200
-                assert not is_over(stranger)
+                scope = signing.job_scope(f"{await site.session_id(cookie)}.none")
+                plain = signing.sign(site.app._get_signing_secret(), scope, str(stranger.pid))  # Dash's own
+                for handle in (started.json["job"], plain):
+                    path = f"/_dash-update-component?{urlencode({'cancelJob': handle})}"
+                    assert (await site.request("POST", path, cookie, json=ask("stop", "id"))).status == 200
+                    assert not is_over(stranger)
         finally:
             stranger.kill()
 
