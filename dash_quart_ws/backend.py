@@ -207,7 +207,9 @@ class QuartBackend(_Backend):
         )
         self._threads = self.options.callback_threads or dash_options.max_workers
         self._pool: Pool | None = None
-        self._jobs = Jobs(self._sessions, lambda job, name: self._extension.spawn(job, name=name))
+        self._jobs = Jobs(
+            self._sessions, lambda job, name: self._extension.spawn(job, name=name), most=self.options.jobs_per_user
+        )
         self._effects = EffectsDesk(
             dash_app,
             self._extension.broker,

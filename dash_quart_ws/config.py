@@ -186,6 +186,10 @@ class Config:
     queued_callbacks_per_user: int = 1024
     """How many of them may be one user's, or for nobody one address's."""
 
+    jobs_per_user: int = 32
+    """Background callbacks' jobs of one user, or for nobody one address, that this process has started and that still run.
+    Further ones are not started: 503."""
+
     connections: int = 20_000
     """Websockets that this process has open at a time. Further ones close with 1013."""
 
@@ -253,6 +257,7 @@ class Config:
             "callback_bytes",
             "queued_callbacks",
             "queued_callbacks_per_user",
+            "jobs_per_user",
             "connections",
             "connections_per_session",
             "connections_per_user",

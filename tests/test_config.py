@@ -13,7 +13,7 @@ from dash_quart_ws.config import BROKER_VARIABLE
 LIMITS = (
     "inbound_bytes", "messages_per_second", "messages_burst", "callbacks_per_connection",
     "callback_bytes_per_connection", "callbacks", "callback_bytes", "queued_callbacks", "queued_callbacks_per_user",
-    "connections", "connections_per_session", "connections_per_user", "uploads",
+    "jobs_per_user", "connections", "connections_per_session", "connections_per_user", "uploads",
 )  # fmt: skip
 
 

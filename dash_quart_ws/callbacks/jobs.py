@@ -12,6 +12,7 @@ import contextvars
 import functools
 import hashlib
 import logging
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from quart.sessions import SecureCookieSession
 
 from .._dash import cancels_jobs
 from .._quart import replace_session
+from ..exceptions import TooManyCallbacks
 from ..sessions.access import access_of, is_allowed
 from ..sessions.logins import NO_RESPONSE, unchangeable
 
@@ -48,9 +50,15 @@ _asked: contextvars.ContextVar[str | None] = contextvars.ContextVar("dash_quart_
 class Jobs:
     """The jobs of one app's sessions."""
 
-    def __init__(self, sessions: Sessions, spawn: Callable[[Coroutine[Any, Any, None], str], object]) -> None:
+    def __init__(
+        self, sessions: Sessions, spawn: Callable[[Coroutine[Any, Any, None], str], object], *, most: int
+    ) -> None:
         self._sessions = sessions
         self._spawn = spawn
+        self._most = most
+        self._lock = threading.Lock()
+        self._running: dict[str, list[Callable[[], bool]]] = {}
+        """Whose jobs run, as far as is known, and what tells whether one still does."""
 
     def adopt(self, callback_map: dict[str, Any], default: Any) -> None:
         """Stand in for the manager of each background callback, and of what cancels it; `default` is the app's own."""
@@ -74,13 +82,52 @@ class Jobs:
             abort(401, "the session has ended")
         return self._sessions.current()
 
-    def started(self, session: Session | None, manager: Any, job: Any) -> None:
-        """A job has been started on behalf of the session at hand. From any thread."""
-        if session is not None:
-            is_running = _watch(manager, job)
-            self._sessions.in_loop(lambda: self._spawn(self._mind(session, manager, job, is_running), f"job {job}"))
+    def payer(self) -> str:
+        """Whom a job counts against."""
+        return self._sessions.payer()
 
-    async def _mind(self, session: Session, manager: Any, job: Any, is_running: Callable[[], bool]) -> None:
+    def make_room(self, payer: str) -> None:
+        """Before a job is started. From any thread.
+
+        Raises:
+            TooManyCallbacks: this user, or for nobody this address, has as many running as they may.
+        """
+        found = list(self._running.get(payer, ()))
+        if len(found) >= self._most:
+            for is_running in found:
+                if not is_running():
+                    self._end(payer, is_running)
+            if len(self._running.get(payer, ())) >= self._most:
+                logger.warning("too many background jobs of one user: %d", self._most)
+                raise TooManyCallbacks
+
+    def started(self, session: Session | None, payer: str, manager: Any, job: Any) -> None:
+        """A job has been started on behalf of this session. From any thread."""
+        is_running = _watch(manager, job)
+        with self._lock:
+            self._running.setdefault(payer, []).append(is_running)
+
+        async def mind() -> None:
+            try:
+                await self._mind(session, manager, job, is_running)
+            finally:
+                self._end(payer, is_running)
+
+        self._sessions.in_loop(lambda: self._spawn(mind(), f"job {job}"))
+
+    def _end(self, payer: str, is_running: Callable[[], bool]) -> None:
+        with self._lock:
+            running = self._running.get(payer, [])
+            if is_running in running:
+                running.remove(is_running)
+            if not running:
+                self._running.pop(payer, None)
+
+    async def _mind(self, session: Session | None, manager: Any, job: Any, is_running: Callable[[], bool]) -> None:
+        while session is None:  # nobody's ends by itself
+            await asyncio.sleep(LOOK_EVERY)
+            if not await asyncio.to_thread(is_running):
+                return
         self._sessions.hold(session)
         try:
             while not await self._sessions.is_over_within(LOOK_EVERY, session):
@@ -167,12 +214,13 @@ class SessionManager:
 
     def call_job_fn(self, key: str, job_fn: Any, args: Any, context: Any) -> Any:
         """Start a job, and see to it that it does not outlive its session."""
-        session = self._jobs.session()  # before the start, which takes its time: it may be over by then
+        session, payer = self._jobs.session(), self._jobs.payer()  # before the start, which takes its time
+        self._jobs.make_room(payer)
         if isinstance(self._manager, DiskcacheManager):  # others may carry no objects, and know of no request
             context["dash_response"] = NO_RESPONSE
             job_fn = functools.partial(_run_apart, job_fn)
         job = self._manager.call_job_fn(key, job_fn, args, context)
-        self._jobs.started(session, self._manager, job)
+        self._jobs.started(session, payer, self._manager, job)
         return self._handle(job)
 
 

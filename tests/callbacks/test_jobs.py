@@ -276,6 +276,37 @@ def test_nobody_else_ends_an_mcp_task(jobs: Server, tmp_path: Path) -> None:
     wait_for(lambda: is_over(process), what="the end of the job")
 
 
+async def test_one_user_has_so_many_jobs_at_a_time_and_others_have_their_own(tmp_path: Path) -> None:
+    manager = Held(tmp_path)
+    manager.gate.set()
+    site = Site(dash={"background_callback_manager": manager}, jobs_per_user=2)
+
+    @site.app.callback(Output("job", "children"), Input("go", "n_clicks"), background=True)
+    def job(_clicks: int) -> str:
+        return "never"
+
+    body = {**ECHO, "output": "job.children", "outputs": {"id": "job", "property": "children"}}
+
+    async def start(cookie: str) -> int:
+        return (await site.request("POST", "/_dash-update-component", cookie, json=body)).status
+
+    async with site:
+        alice, bob = await site.login("alice"), await site.login("bob")
+        try:
+            assert [await start(alice) for _ in range(3)] == [200, 200, 503]
+            assert await start(bob) == 200
+            assert await start(await site.login("alice")) == 503, "another session of the same user"
+            manager.jobs[0].kill()
+            await await_for(lambda: is_over(manager.jobs[0]), what="the end of one")
+            assert [await start(alice) for _ in range(2)] == [200, 503]
+        finally:
+            for process in manager.jobs:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+                process.wait()
+    assert len(manager.jobs) == 4
+
+
 async def test_what_cancels_a_public_job_is_public_too_and_nothing_else_is(tmp_path: Path) -> None:
     site = Site(dash={"background_callback_manager": DiskcacheManager(Cache(str(tmp_path)))})
 
