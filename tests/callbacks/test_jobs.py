@@ -307,6 +307,31 @@ async def test_one_user_has_so_many_jobs_at_a_time_and_others_have_their_own(tmp
     assert len(manager.jobs) == 4
 
 
+async def test_nobodys_jobs_are_counted_by_address_and_forgotten_when_they_are_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs_module, "LOOK_EVERY", 0.05)
+    manager = Held(tmp_path)
+    manager.gate.set()
+    site = Site(dash={"background_callback_manager": manager}, jobs_per_user=1)
+
+    def job(_clicks: int) -> str:
+        return "never"
+
+    public_callback(Output("job", "children"), Input("go", "n_clicks"), background=True, app=site.app)(job)
+    body = {**ECHO, "output": "job.children", "outputs": {"id": "job", "property": "children"}}
+    async with site:
+        try:
+            found = [(await site.request("POST", "/_dash-update-component", json=body)).status for _ in range(2)]
+            assert found == [200, 503]
+            assert len(site.backend._jobs._running) == 1
+        finally:
+            for process in manager.jobs:
+                process.kill()
+                process.wait()
+        await await_for(lambda: not site.backend._jobs._running, what="the job to be forgotten")
+
+
 async def test_what_cancels_a_public_job_is_public_too_and_nothing_else_is(tmp_path: Path) -> None:
     site = Site(dash={"background_callback_manager": DiskcacheManager(Cache(str(tmp_path)))})
 
