@@ -184,7 +184,10 @@ class SessionManager:
         # Dash has asked for the result before, and takes a job that is over without one for cancelled. It may have come to
         # its end in between: then its result is there now, and worth another question.
         key = _asked.get()
-        return key is not None and bool(self._manager.result_ready(key))
+        try:
+            return key is not None and bool(self._manager.result_ready(key))
+        except NotImplementedError:  # only MCP needs it: a manager of the app's own may go without
+            return False
 
     def terminate_job(self, handle: Any) -> None:
         job = self._own(handle)
