@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from dash import ALL, MATCH, Input, Output, State, ctx, dcc, html, set_props
 from quart_auth import current_user
 
-from ..table import click, feature, reload, settle, type_in, wait_for
+from ..table import click, feature, settle, type_in, wait_for
 
 if TYPE_CHECKING:
     from dash import Dash
@@ -71,15 +71,15 @@ def initial_calls(app: Dash) -> None:
     "`prevent_initial_callbacks=True` of the app",
     settle,
     click("go"),
-    shows={"a": "1", "b": "at start"},
+    shows={"~story": ["clicked 1"], "b": "at start"},
     prevent_initial_callbacks=True,
 )
 def prevented_by_the_app(app: Dash) -> None:
-    app.layout = [html.Button(id="go"), html.P(id="a"), html.P(id="b")]
+    app.layout = [html.Button(id="go"), html.P(id="story"), html.P(id="b")]
 
-    @app.callback(Output("a", "children"), Input("go", "n_clicks"))
-    def a(clicks: int) -> int:
-        return clicks
+    @app.callback(Output("story", "children"), Input("go", "n_clicks"))
+    def clicked(clicks: int) -> str:
+        return f"clicked {clicks}"
 
     @app.callback(Output("b", "children"), Input("b", "title"), prevent_initial_call=False)
     def b(_title: str) -> str:
@@ -319,19 +319,19 @@ def persistent(app: Dash) -> None:
 
 @feature(
     "`persistent=True` without an end: a stream of `set_props`, which ends with its page",
-    wait_for("begun", "begun"),
+    click("open"),
     click("tell"),
-    wait_for("out", "1 began, 1 runs"),
-    reload,
-    wait_for("begun", "begun"),
+    wait_for("out", "1, 2 of 2"),
+    click("close"),
     click("tell"),
-    shows={"out": "2 began, 1 runs", "title": "Dash"},
+    shows={"out": "1 of 2", "title": "Dash"},
     shows_live={"~story": ["1", "2", "3"]},
     is_endless=True,
     says="what it sets is seen while it runs; over HTTP never",
 )
 def endless(app: Dash) -> None:
-    app.layout = [html.Button(id="tell"), *(html.P(id=id) for id in ("begun", "out", "story"))]
+    ids = ("open", "close", "tell")
+    app.layout = [*(html.Button(id=id) for id in ids), html.Div(id="page"), html.P(id="out"), html.P(id="story")]
     began: list[str] = []
     running: set[str] = set()
 
@@ -347,17 +347,24 @@ def endless(app: Dash) -> None:
         finally:
             running.discard(me)
 
-    @app.callback(Output("begun", "children"), Input("begun", "title"))
-    async def begin(_title: str | None) -> str:
-        return "begun"
+    @app.callback(Output("page", "children"), Input("open", "n_clicks"), prevent_initial_call=True)
+    def open_another(_clicks: int) -> html.Iframe:
+        return html.Iframe(src=app.config.requests_pathname_prefix)
+
+    @app.callback(
+        Output("page", "children", allow_duplicate=True), Input("close", "n_clicks"), prevent_initial_call=True
+    )
+    def close_it(_clicks: int) -> None:
+        return None
 
     @app.callback(Output("out", "children"), Input("tell", "n_clicks"), prevent_initial_call=True)
-    async def tell(_clicks: int) -> str:
+    async def tell(clicks: int) -> str:
+        expected = {"1", "2"} if clicks == 1 else {"1"}
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(10):
-                while running != set(began[-1:]):
+                while running != expected:
                     await asyncio.sleep(0.01)
-        return f"{len(began)} began, {len(running)} runs"
+        return f"{', '.join(sorted(running))} of {len(began)}"
 
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="nothing")

@@ -323,13 +323,14 @@ def figure(app: Dash) -> None:
     click("go"),
     settle,
     click("go"),
-    shows={"one": "2", '{"no":1}': "two", "@data.data": {"list": [1, 2]}, "both": "2: 2 2", "twice": "done 2",
-           "returned": "returned 2", "by-ctx": "ctx 2"},
+    shows={"one": "2", '{"no":1}': "two", "@data.data": {"list": [1, 2]}, "both": "2: 2 2",
+           "twice": "done 2", "by-ctx": "ctx 2", "returned": "returned 2", "last": "last 2",
+           "a": "2 a", "b": "2 b", "c": "2 c"},
 )  # fmt: skip
 def setting_properties(app: Dash) -> None:
     app.layout = [
         GO,
-        *(html.P(id=id) for id in ("one", {"no": 1}, "both", "done", "twice", "returned", "by-ctx")),
+        *(html.P(id=id) for id in ("one", {"no": 1}, "both", "done", "twice", "by-ctx", "returned", "last", *"abc")),
         dcc.Store(id="data", data={"list": []}),
         dcc.Input(id="field", value="", placeholder=""),
     ]
@@ -342,13 +343,19 @@ def setting_properties(app: Dash) -> None:
         set_props("returned", {"children": "set before"})
         return f"done {clicks}", f"returned {clicks}"
 
-    @app.callback(Output("twice", "children"), Input("done", "children"), prevent_initial_call=True)
-    async def asynchronous(done: str) -> str:
+    @app.callback(
+        Output("twice", "children"), Output("last", "children"), Input("done", "children"), prevent_initial_call=True
+    )
+    async def asynchronous(done: str) -> tuple[str, str]:
+        clicks = int(done[-1])
         patch = Patch()
-        patch["list"].append(int(done[-1]))
+        patch["list"].append(clicks)
         set_props({"no": 1}, {"children": "two"})
         set_props("data", {"data": patch})
-        return done
+        for id in "abc":
+            set_props(id, {"children": f"{clicks} {id}"})
+        set_props("last", {"children": "set before"})
+        return done, f"last {clicks}"
 
     @app.callback(
         Output("both", "children"), Input("field", "value"), Input("field", "placeholder"), prevent_initial_call=True
