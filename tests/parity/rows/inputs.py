@@ -206,9 +206,9 @@ def optional(app: Dash) -> None:
 
 
 @feature(
-    "`ctx.custom_data`, `ctx.cookies`, `headers`, `origin`, `path`, `remote`",
+    "`ctx.custom_data`, `ctx.cookies`, `headers`, `origin`, `path`, `args`, `remote`",
     click("go"),
-    shows={"out": ["path", True, True, True, "127.0.0.1", True]},
+    shows={"out": ["path", True, True, True, True, "127.0.0.1", True]},
 )
 def request_context(app: Dash) -> None:
     app.layout = [html.Button(id="go"), html.P(id="out")]
@@ -221,6 +221,7 @@ def request_context(app: Dash) -> None:
                 "QUART_AUTH" in ctx.cookies,
                 "Chrome" in ctx.headers["User-Agent"],
                 ctx.origin.endswith(ctx.headers["Host"]),
+                set(ctx.args.keys()) <= {"endId"},  # the page's token is Dash's own business
                 ctx.remote,
                 ctx.custom_data.came_over in ("http", "socket"),
             ]
