@@ -84,7 +84,9 @@ for row in FEATURES:
             continue
         app = Dash(
             __name__,
-            backend=QuartBackend(server=server, broker="memory:"),
+            backend=QuartBackend(
+                server=server, broker="memory:", connect="always" if transport == "socket" else "when_needed"
+            ),
             websocket_callbacks=transport == "socket",
             url_base_pathname=f"/{transport}/{row.slug}/",
             assets_folder="no-assets",
