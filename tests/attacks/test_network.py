@@ -1097,7 +1097,7 @@ def finished(target: Target, handles: dict[str, str], folder: Path) -> None:
 
 
 def process_of(handles: dict[str, str]) -> int:
-    return int(handles["job"].partition("~")[0])
+    return int(handles["job"].partition(".")[0])
 
 
 def is_running(pid: int) -> bool:
@@ -1178,7 +1178,7 @@ def test_mcp_does_not_give_another_users_task_away(jobs: Target, folder: Path) -
         )
 
     begun = ask(alice, "tools/call", name="job", arguments={"clicks": 4714}, task={})
-    found = re.search(r"job:\d+~[0-9a-f]+:[^~\"]+~[0-9a-f]+:\d+", begun.body.decode())
+    found = re.search(r"job:[0-9a-f.]+~[0-9a-f]+:[^~\"]+~[0-9a-f]+:\d+", begun.body.decode())
     assert found is not None, begun.body
     _, job, rest = found[0].split(":", 2)
     finished(jobs, {"cacheKey": rest, "job": job}, folder)
