@@ -239,7 +239,7 @@ class _JobSession(SecureCookieSession):
         NO_RESPONSE.refuse()
 
 
-def _run_apart(job_fn: Callable[..., Any], *arguments: Any) -> Any:
+def _run_apart(job_fn: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """A job, in its own process. That may have been forked off in the middle of a request: what the job did to the user or to
     quart's `session` there would be lost without a word.
     """
@@ -247,7 +247,7 @@ def _run_apart(job_fn: Callable[..., Any], *arguments: Any) -> Any:
         replace_session(_JobSession(dict(session)))
         for extension in current_app.extensions.get("QUART_AUTH", ()):
             setattr(g, extension.attribute_name, unchangeable(extension.load_user()))
-    return job_fn(*arguments)
+    return job_fn(*arguments, **options)
 
 
 def _digest(text: str) -> str:
