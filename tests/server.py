@@ -57,13 +57,15 @@ def command_for(server: str, app: str, port: int) -> list[str]:
 class Server:
     """One server process (and its workers), stopped and reaped at the end."""
 
+    tls: ssl.SSLContext | None = None
+    """How its clients speak TLS; None where they do not."""
+
     def __init__(
         self, command: list[str], port: int, log: Path, env: Mapping[str, str], tls: ssl.SSLContext | None = None
     ) -> None:
         self.port = port
         self.log_path = log
         self.tls = tls
-        """How its clients speak TLS; None where they do not."""
         with log.open("wb") as file:
             self.process = subprocess.Popen(
                 command,
