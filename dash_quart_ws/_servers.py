@@ -237,6 +237,15 @@ def spare_other_streams(send: Any) -> None:
         protocol.streams = _Streams(protocol.streams)
 
 
+def has_refused(send: Any) -> bool:
+    """Right after accept: whether the server has refused the client by itself, and will never tell.
+
+    hypercorn answers a client with 400 that sends more than its handshake before this is accepted. It swallows the accept
+    then, and has no "disconnect" for who waits for a message.
+    """
+    return getattr(_stream(send), "closed", None) is True
+
+
 def decline_compression(send: Any) -> bool:
     """Before accept: do not negotiate permessage-deflate (RFC 7692). False where that cannot be switched off from here."""
     stream = _stream(send)

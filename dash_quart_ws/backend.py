@@ -547,6 +547,8 @@ class QuartBackend(_Backend):
         if not self.options.compression and not _servers.decline_compression(socket.server_send):
             self._extension.warn_once("this server cannot be kept from negotiating permessage-deflate; see the docs")
         await opening.accept(subprotocol=SUBPROTOCOL if socket.bridge else None)
+        if _servers.has_refused(socket.server_send):
+            return None
         if isinstance(verdict, handshake.Refused):
             _note(verdict)
             await socket.dismiss(verdict.code, verdict.reason, timeout=self.options.close_timeout)

@@ -97,6 +97,7 @@ class RawSocket:
         *,
         receive_buffer: int | None = None,
         headers: Sequence[tuple[str, str]] = (),
+        early: bytes = b"",
     ) -> None:
         self.socket = _connect(server, receive_buffer)
         self.buffer = bytearray()
@@ -111,7 +112,7 @@ class RawSocket:
             *([f"Cookie: {cookie}"] if cookie else []),
             *(f"{name}: {value}" for name, value in headers),
         ]
-        self.socket.sendall("\r\n".join([*lines, "", ""]).encode())
+        self.socket.sendall("\r\n".join([*lines, "", ""]).encode() + early)
         while b"\r\n\r\n" not in self.buffer:
             self._read()
         head, _, rest = bytes(self.buffer).partition(b"\r\n\r\n")

@@ -290,6 +290,17 @@ def test_clients_that_vanish_during_the_handshake_leave_nothing(server: Server) 
         assert result(witness.call("a.children", 3)) == "alice 3"
 
 
+def test_a_client_that_does_not_wait_for_its_handshake_leaves_nothing(server: Server) -> None:
+    """hypercorn refuses it by itself, and tells nobody; others take what it says."""
+    cookie = server.login("alice")
+    early = encode(TEXT, request_message("a.children", 3).encode())
+    for _ in range(3):
+        with RawSocket(server, cookie, early=early) as client:
+            assert client.status == (400 if server.kind == "hypercorn" else 101)  # type: ignore[attr-defined]
+    with RawSocket(server, cookie) as witness:
+        assert result(witness.call("a.children", 3)) == "alice 3"
+
+
 # ------------------------------------------------------------------------------------------------ compression
 
 OFFER = [("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits")]
