@@ -411,7 +411,8 @@ async def test_a_process_that_was_forked_has_connections_of_its_own(crew: Crew, 
 
 def run(source: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", source],
+        # Since 3.12 Python warns of every fork while there are threads, which is what this is about.
+        [sys.executable, "-W", "ignore:This process:DeprecationWarning", "-c", source],
         cwd=ROOT, env={**os.environ, **env}, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
 
