@@ -46,7 +46,7 @@ class Observed:
             for name, measured in prepared.context.get("timing_information", {}).items():
                 usage[name] = measured["dur"]
         if isinstance(outcome, CallbackResult):
-            usage["__dash_download"] = len(outcome.data.encode())
+            usage["__dash_download"] = len(outcome.data.encode("utf-8", "surrogatepass"))
         told: dict[str, Any] = {"usage": usage}
         if self.error is not None:
             told["page"] = self._page(self.error)

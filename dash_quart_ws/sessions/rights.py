@@ -116,7 +116,7 @@ class Groups:
             return frozenset()
         async with asyncio.timeout(self.timeout):
             found = await self._call(user)
-            if inspect.isawaitable(found):  # of an object with an async __call__
+            if inspect.isawaitable(found):  # of a function that gives a coroutine without being one
                 found = await found
         if isinstance(found, NO_LISTS) or not isinstance(found, Iterable):
             # Its type only: what it gave by mistake, such as the user's whole record, is nothing for a log.
@@ -126,7 +126,8 @@ class Groups:
 
     def _call(self, user: str) -> Any:
         source = cast("Callable[[str], Any]", self.source)
-        if inspect.iscoroutinefunction(source):
+        # An object with an async __call__, too: what a thread has made of it would be lost when nobody waits for it any more.
+        if inspect.iscoroutinefunction(source) or inspect.iscoroutinefunction(type(source).__call__):
             return source(user)
         # In threads of its own: one that hangs holds up nothing but groups.
         if self._threads is None:

@@ -875,6 +875,17 @@ async def test_a_user_whose_id_is_a_number_is_the_one_that_is_named() -> None:
         assert await how_it_ended(socket) == RIGHTS_CHANGED
 
 
+async def test_an_object_with_an_async_call_is_asked_without_a_thread_whose_answer_could_be_lost() -> None:
+    def threads() -> set[threading.Thread]:
+        return {one for one in threading.enumerate() if one.name.startswith("list_groups")}
+
+    before = threads()
+    site = Roles(Directory(alice=["traders"])).seeing()
+    async with site:
+        assert given_by(await site.post(await site.login("alice"), "seen"), "seen") == '["traders"]'
+        assert threads() == before
+
+
 @pytest.mark.parametrize("over", ["websocket", "http"])
 async def test_a_callback_may_say_that_its_own_users_rights_have_changed(over: str) -> None:
     directory = Directory(alice=["traders", "staff"])
